@@ -1,0 +1,1 @@
+//! Linux: mounts, namespaces, cgroups, pidfds, descriptors. The home of unsafe.

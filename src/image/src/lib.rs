@@ -1,0 +1,1 @@
+//! References, registries, pulls, layers and the index of images.

@@ -1,0 +1,1 @@
+//! The per-pod monitor: its protocol, its client, and the process that runs libcontainer.

@@ -1,0 +1,1 @@
+//! Pod networks: CNI plugins or the built-in bridge.

@@ -1,0 +1,1 @@
+//! The domain: pods, containers, their owner tasks, steps and recovery.

@@ -1,0 +1,1 @@
+//! Pure: pod, container, image and host facts to an OCI runtime spec.
