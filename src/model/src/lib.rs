@@ -7,6 +7,7 @@
 pub mod container;
 pub mod id;
 pub mod image;
+pub mod process;
 pub mod resources;
 pub mod sandbox;
 pub mod security;
