@@ -1,0 +1,56 @@
+# shellcheck shell=bash
+# Debian packages: installed where a command is missing; fetched and unpacked beside the cache where installing would
+# start a service (nginx, docker-registry) or collide (busybox with busybox-static).
+
+# package of a command that the scripts call
+command_package() {
+  case $1 in
+  gcc) echo "gcc libc6-dev" ;;
+  ip) echo iproute2 ;;
+  nsenter | unshare | setsid) echo util-linux ;;
+  nft) echo nftables ;;
+  sysctl) echo procps ;;
+  *) echo "$1" ;;
+  esac
+}
+
+PACKAGES_UPDATED=''
+packages_update() {
+  [ -z "$PACKAGES_UPDATED" ] || return 0
+  say "apt-get update"
+  apt-get -qq update
+  PACKAGES_UPDATED=1
+}
+
+# need_commands COMMAND...: install what brings the missing ones
+need_commands() {
+  local c packages=''
+  for c in "$@"; do command -v "$c" >/dev/null || packages+=" $(command_package "$c")"; done
+  [ -n "$packages" ] || return 0
+  say "installing$packages"
+  packages_update
+  # shellcheck disable=SC2086
+  DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $packages >/dev/null
+}
+# need_package PACKAGE FILE: install it unless the file that it brings is there
+need_package() {
+  [ ! -e "$2" ] || return 0
+  say "installing $1"
+  packages_update
+  DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$1" >/dev/null
+}
+
+# deb PACKAGE: print the folder into which it has been unpacked
+deb() {
+  local folder=$DEBS/$1
+  if [ ! -f "$folder.done" ]; then
+    rm -rf "$folder" "$folder.download"
+    mkdir -p "$folder" "$folder.download"
+    (cd "$folder.download" && { apt-get -qq -o APT::Sandbox::User=root download "$1" >/dev/null 2>&1 ||
+      { packages_update && apt-get -qq -o APT::Sandbox::User=root download "$1" >/dev/null; } }) || die "cannot fetch $1"
+    dpkg-deb -x "$folder.download"/"$1"_*.deb "$folder"
+    rm -rf "$folder.download"
+    touch "$folder.done"
+  fi
+  echo "$folder"
+}

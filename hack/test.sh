@@ -1,0 +1,78 @@
+#!/bin/bash
+# hack/test.sh [GROUP...]: all tests, or those groups; hack/test.sh --list names them.
+# Prints each case, then `N passed, N failed, N skipped`; ends with an error if a case failed.
+# QUIET=1: only what fails or is skipped.  CRISP_FAST=1: do not rebuild crisp for the groups that run it.
+. "$(dirname "$(readlink -f "$0")")/lib/env.sh"
+. "$HACK/lib/packages.sh"
+. "$HACK/lib/report.sh"
+cd "$ROOT"
+export CRISP_REGISTRY=local
+
+# ---- groups of the source
+group_fmt() { check "fmt: cargo fmt --check" cargo fmt --all --check; }
+group_clippy() { check "clippy: no warning" cargo clippy --workspace --all-targets -- -D warnings; }
+group_doc() { check "doc: no warning" env RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps --document-private-items; }
+group_arrows() { "$HACK/verify-arrows"; }
+group_shell() {
+  local shellcheck
+  shellcheck=$(command -v shellcheck || echo "$(deb shellcheck)/usr/bin/shellcheck")
+  check "shell: shellcheck" "$shellcheck" -x -P SCRIPTDIR hack/*.sh hack/lib/*.sh .ci/run
+  check "shell: python compiles" python3 -c 'import ast, pathlib
+for path in pathlib.Path("integration").rglob("*.py"): ast.parse(path.read_text(), str(path))'
+}
+group_unit() { cargo_cases unit --workspace --exclude crisp-integration; }
+
+# cargo_cases NAME ARGUMENTS...: cargo test; a run that ends badly without a failed case is itself a failure
+cargo_cases() {
+  local name=$1 output status=0
+  shift
+  output=$(cargo test --no-fail-fast "$@" 2>&1) || status=$?
+  from_cargo "$name" <<<"$output"
+  [ "$status" = 0 ] || grep -q '^test .* FAILED$' <<<"$output" || not_ok "$name: cargo test ended with $status"
+}
+
+# ---- groups that drive the real binaries
+binaries() {
+  [ -n "${CRISP_FAST:-}" ] && [ -x "$OUT/crisp" ] || "$HACK/build.sh" >&2
+  export CRISP_FAST=1 CRISP_BIN=$OUT/crisp CRISP_MONITOR_BIN=$OUT/crisp-monitor
+}
+rust_group() {
+  "$HACK/setup.sh" packages images
+  cargo_cases "$1" -p crisp-integration --test "$1" -- --nocapture
+}
+group_pods() { "$ROOT/integration/kubelet/run.sh" pods; }
+group_cluster() { "$ROOT/integration/kubelet/run.sh" cluster; }
+group_critest() { "$HACK/critest.sh"; }
+group_crictl() { "$ROOT/integration/crictl/run.sh"; }
+
+SOURCE_GROUPS="fmt clippy doc arrows shell unit"
+groups() {
+  local name
+  for name in $SOURCE_GROUPS; do echo "$name"; done
+  for name in integration/tests/*.rs; do [ ! -f "$name" ] || basename "$name" .rs; done
+  [ ! -x integration/crictl/run.sh ] || echo crictl
+  [ ! -x integration/kubelet/run.sh ] || printf 'pods\ncluster\n'
+  [ ! -x hack/critest.sh ] || echo critest
+}
+
+if [ "${1:-}" = --list ]; then groups; exit; fi
+[ $# -gt 0 ] || mapfile -t all < <(groups)
+[ $# -gt 0 ] || set -- "${all[@]}"
+need_commands gcc python3
+begin=$(date +%s)
+for group in "$@"; do
+  groups | grep -qx "$group" || die "no group is called $group; there are: $(groups | tr '\n' ' ')"
+  [[ " $SOURCE_GROUPS " == *" $group "* ]] || { need_root; binaries; }
+done
+for group in "$@"; do
+  echo "--- $group"
+  if declare -F "group_$group" >/dev/null; then run=("group_$group"); else run=(rust_group "$group"); fi
+  count "$group" < <(set +e; "${run[@]}" 2>&1; echo "status $?")
+done
+if [ ${#FAILURES[@]} -gt 0 ]; then
+  echo "failed:"
+  printf '    %s\n' "${FAILURES[@]}"
+fi
+echo "$(($(date +%s) - begin)) s"
+echo "$PASSED passed, $FAILED failed, $SKIPPED skipped"
+[ "$FAILED" = 0 ]
