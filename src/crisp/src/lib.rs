@@ -1,0 +1,6 @@
+//! The daemon and the command line of crisp: CRI services, configuration, wiring.
+//!
+//! Wire types stop in this crate: `from_wire` checks requests and turns them into `crisp-model`'s types, `to_wire`
+//! turns what came of them into answers, and the services only translate, call and map errors.
+
+pub mod from_wire;
