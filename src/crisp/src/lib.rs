@@ -4,3 +4,4 @@
 //! turns what came of them into answers, and the services only translate, call and map errors.
 
 pub mod from_wire;
+pub mod to_wire;

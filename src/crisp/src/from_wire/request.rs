@@ -1,8 +1,9 @@
 //! Requests that are more than a configuration and an id: their small fields, checked.
 
-use std::{net::IpAddr, time::Duration};
+use std::time::Duration;
 
 use crisp_proto::v1;
+use ipnet::IpNet;
 
 use super::{
     error::{At, Invalid, Shown},
@@ -81,32 +82,22 @@ pub fn forward_ports(ports: &[i32]) -> Result<Vec<u16>, Invalid> {
     ports.iter().enumerate().map(port).collect()
 }
 
-/// A network and the length of its prefix.
-pub type Cidr = (IpAddr, u8);
-
 /// The pods' networks that a node was given: at most one of each family; none is possible.
-pub fn pod_cidrs(wire: Option<&v1::RuntimeConfig>) -> Result<Vec<Cidr>, Invalid> {
+pub fn pod_cidrs(wire: Option<&v1::RuntimeConfig>) -> Result<Vec<IpNet>, Invalid> {
     let Some(network) = wire.and_then(|config| config.network_config.as_ref()) else { return Ok(Vec::new()) };
     let (root, middle) = (At::root("runtime_config"), "network_config");
     let at = root.field(middle);
     let at = at.field("pod_cidr");
-    let mut networks: Vec<Cidr> = Vec::new();
+    let mut networks: Vec<IpNet> = Vec::new();
     for part in network.pod_cidr.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        let network = cidr(part).ok_or_else(|| at.invalid(format!("{} is not a network", Shown(part))))?;
-        if networks.iter().any(|n| n.0.is_ipv4() == network.0.is_ipv4()) {
+        let network: IpNet =
+            part.parse().map_err(|_| at.invalid(format!("{} is not a network", Shown(part))))?;
+        if networks.iter().any(|n| n.addr().is_ipv4() == network.addr().is_ipv4()) {
             return Err(at.invalid("has two networks of one family"));
         }
         networks.push(network);
     }
     Ok(networks)
-}
-
-fn cidr(text: &str) -> Option<Cidr> {
-    let (address, length) = text.split_once('/')?;
-    let address: IpAddr = address.parse().ok()?;
-    let digits = !length.is_empty() && length.bytes().all(|b| b.is_ascii_digit());
-    let length: u8 = if digits { length.parse().ok()? } else { return None };
-    (length <= if address.is_ipv4() { 32 } else { 128 }).then_some((address, length))
 }
 
 #[cfg(test)]
