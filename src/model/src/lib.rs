@@ -10,6 +10,7 @@ pub mod image;
 pub mod process;
 pub mod resources;
 pub mod sandbox;
+pub mod seccomp;
 pub mod security;
 pub mod time;
 

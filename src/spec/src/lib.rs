@@ -30,6 +30,7 @@ mod mounts;
 mod namespaces;
 mod plan;
 mod resources;
+pub mod seccomp;
 mod signal;
 mod user;
 

@@ -33,7 +33,7 @@ pub struct Plan {
     pub process: Process,
     /// Mounts whose propagation differs from the spec's `rootfsPropagation`: path inside, kind. Parents come first.
     pub propagation: Vec<(String, Propagation)>,
-    /// Which seccomp profile to load.
+    /// Which seccomp profile to load; [`crate::seccomp::filter`] makes a filter of it.
     pub seccomp: Profile,
     /// Volumes to clone with an id mapping before the container is created.
     pub idmapped: Vec<Idmapped>,
