@@ -2,7 +2,13 @@
 
 pub mod at;
 pub mod beneath;
+pub mod capability;
 pub mod cgroup;
 pub mod file;
+pub mod mount;
+pub mod namespace;
+pub mod process;
+pub mod seccomp_load;
 pub mod socket;
+pub mod terminal;
 pub mod xattr;

@@ -1,0 +1,77 @@
+//! Namespaces: id maps, the loopback device of a new network namespace, and joining those of a process.
+//!
+//! Owns nothing. Joining changes the calling process for good: for freshly forked children only.
+#![allow(unsafe_code)]
+
+use std::{
+    fs, io,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+};
+
+use crisp_model::security::{IdMapping, UserNamespace};
+use nix::{errno::Errno, libc, unistd::Pid};
+
+/// The text of `/proc/<pid>/uid_map`.
+pub fn id_map(mappings: &[IdMapping]) -> String {
+    mappings.iter().map(|m| format!("{} {} {}\n", m.container_id, m.host_id, m.length)).collect()
+}
+
+/// Writes the maps of the user namespace that `pid` was made in.
+pub fn write_id_maps(pid: Pid, maps: &UserNamespace) -> io::Result<()> {
+    fs::write(format!("/proc/{pid}/uid_map"), id_map(&maps.uids))?;
+    fs::write(format!("/proc/{pid}/gid_map"), id_map(&maps.gids))
+}
+
+/// The id outside that `id` inside stands for; itself without a user namespace, `None` where it is not mapped.
+pub fn outside(mappings: Option<&[IdMapping]>, id: u32) -> Option<u32> {
+    let Some(mappings) = mappings else { return Some(id) };
+    mappings.iter().find_map(|m| {
+        let offset = id.checked_sub(m.container_id)?;
+        if offset < m.length { m.host_id.checked_add(offset) } else { None }
+    })
+}
+
+/// Joins namespaces of a process by its pidfd, all at once (Linux 5.8). `namespaces`: `CLONE_NEW…` flags.
+pub fn join(process: BorrowedFd<'_>, namespaces: libc::c_int) -> io::Result<()> {
+    // SAFETY: numbers only.
+    Errno::result(unsafe { libc::setns(process.as_raw_fd(), namespaces) })?;
+    Ok(())
+}
+
+/// Sets the loopback device of the present network namespace up.
+pub fn loopback_up() -> io::Result<()> {
+    // SAFETY: numbers only; a new descriptor is owned by nobody else.
+    let socket = unsafe {
+        let fd = Errno::result(libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0))?;
+        OwnedFd::from_raw_fd(fd)
+    };
+    // SAFETY: all zeros is a valid ifreq.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name[0] = b'l' as libc::c_char;
+    request.ifr_name[1] = b'o' as libc::c_char;
+    // A new namespace has no other flag on it that would have to be kept.
+    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    // SAFETY: a valid ifreq that lives over the call.
+    Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) })?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn maps_read_inside_outside_length() {
+        let maps = [
+            IdMapping { host_id: 100_000, container_id: 0, length: 1000 },
+            IdMapping { host_id: 7, container_id: 5000, length: 1 },
+        ];
+        assert_eq!(id_map(&maps), "0 100000 1000\n5000 7 1\n");
+        for (inside, expected) in
+            [(0, Some(100_000)), (999, Some(100_999)), (1000, None), (5000, Some(7)), (5001, None)]
+        {
+            assert_eq!(outside(Some(&maps), inside), expected, "{inside}");
+        }
+        assert_eq!(outside(None, 42), Some(42));
+    }
+}
