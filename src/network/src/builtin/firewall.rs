@@ -1,0 +1,42 @@
+//! Host ports and masquerading, by whatever packet filter the host has.
+
+use ipnet::IpNet;
+
+use super::{lease::Forward, nft::Nftables};
+use crate::NetworkError;
+
+/// What the rules are made of beside the host ports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Layout {
+    /// Name of the bridge.
+    pub bridge: String,
+    /// Subnets of the pods.
+    pub subnets: Vec<IpNet>,
+    /// Whether packets that leave the host get its address.
+    pub masquerade: bool,
+}
+
+/// A packet filter. Every change is applied whole or not at all.
+pub(crate) trait Firewall: Send + std::fmt::Debug {
+    /// `nftables` or `iptables`.
+    fn kind(&self) -> &'static str;
+    /// Puts the rules and these host ports in the place of whatever an earlier run left.
+    fn install(&mut self, layout: &Layout, forwards: &[Forward]) -> Result<(), NetworkError>;
+    /// Adds host ports.
+    fn add(&mut self, forwards: &[Forward]) -> Result<(), NetworkError>;
+    /// Removes host ports; absent ones are fine.
+    fn remove(&mut self, forwards: &[Forward]) -> Result<(), NetworkError>;
+    /// Removes everything.
+    fn uninstall(&mut self) -> Result<(), NetworkError>;
+}
+
+/// The first packet filter that takes the rules.
+pub(crate) fn install(layout: &Layout, forwards: &[Forward]) -> Result<Box<dyn Firewall>, NetworkError> {
+    let nftables = Nftables::open(&layout.bridge)
+        .map_err(|e| NetworkError::host("open", "nftables", e))
+        .and_then(|mut nft| nft.install(layout, forwards).map(|()| nft));
+    match nftables {
+        Ok(nft) => Ok(Box::new(nft)),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,75 @@
+//! Kernel settings that the built-in network needs. What they were before is remembered, so they can be put back.
+//!
+//! `ip_forward` (all traffic of pods is forwarded), and `route_localnet` of the bridge alone, which lets packets that
+//! this host sends to 127.0.0.1 leave towards a pod; the packet filter keeps pods from using it the other way.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use ipnet::IpNet;
+
+use crate::{NetworkError, files};
+
+/// The settings that were changed: path below /proc/sys and former value.
+#[derive(Debug)]
+pub(super) struct Sysctls {
+    record: PathBuf,
+    before: BTreeMap<String, String>,
+}
+
+impl Sysctls {
+    /// What earlier runs changed.
+    pub(super) fn load(state_dir: &Path) -> Result<Self, NetworkError> {
+        let record = state_dir.join("sysctls.json");
+        Ok(Self { before: files::read(&record)?.unwrap_or_default(), record })
+    }
+
+    /// Turns forwarding on for the families in use.
+    pub(super) fn forward(&mut self, bridge: &str, gateways: &[IpNet]) -> Result<(), NetworkError> {
+        if gateways.iter().any(|g| g.addr().is_ipv4()) {
+            self.set("net/ipv4/ip_forward", "1")?;
+            // Gone with the bridge: nothing to remember.
+            write(&format!("net/ipv4/conf/{bridge}/route_localnet"), "1")?;
+        }
+        if gateways.iter().any(|g| g.addr().is_ipv6()) {
+            self.set("net/ipv6/conf/all/forwarding", "1")?;
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Result<(), NetworkError> {
+        let path = format!("/proc/sys/{name}");
+        let now = fs::read_to_string(&path).map_err(|e| NetworkError::host("read", &path, e))?;
+        if now.trim() == value {
+            return Ok(());
+        }
+        self.before.entry(name.to_owned()).or_insert_with(|| now.trim().to_owned());
+        files::write(&self.record, &self.before, false)?;
+        tracing::info!(name, value, before = now.trim(), "sysctl set for the built-in network");
+        write(name, value)
+    }
+
+    /// Puts back what was changed.
+    pub(super) fn restore(&mut self) -> Result<(), NetworkError> {
+        let errors = self.before.iter().filter_map(|(name, value)| write(name, value).err()).collect();
+        NetworkError::collected(errors)?;
+        self.before.clear();
+        files::remove(&self.record)
+    }
+}
+
+fn write(name: &str, value: &str) -> Result<(), NetworkError> {
+    let path = format!("/proc/sys/{name}");
+    match fs::read_to_string(&path) {
+        // Also where /proc/sys is read-only: what holds already needs no writing.
+        Ok(now) if now.trim() == value => return Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound && name.contains("ipv6") => {
+            return Err(NetworkError::host("set (is IPv6 disabled?)", path, e));
+        }
+        _ => {}
+    }
+    fs::write(&path, value).map_err(|e| NetworkError::host("write", path, e))
+}
