@@ -18,8 +18,11 @@ pods=("$@")
 [ $# -gt 0 ] || pods=("$ROOT"/integration/pods/*.yaml)
 for pod in "${pods[@]}"; do [ -f "$pod" ] || die "no such file: $pod"; done
 
+# shellcheck disable=SC2119  # no tools: they may be in PATH
 lab_need
-KUBELET=$(recent kubelet) CRICTL=$(recent crictl)
+KUBELET=$(recent kubelet)
+CRICTL=$(recent crictl)
+export KUBELET CRICTL
 images_public
 
 finish() {

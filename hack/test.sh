@@ -33,7 +33,7 @@ cargo_cases() {
 
 # ---- groups that drive the real binaries
 binaries() {
-  [ -n "${CRISP_FAST:-}" ] && [ -x "$OUT/crisp" ] || "$HACK/build.sh" >&2
+  if [ -z "${CRISP_FAST:-}" ] || [ ! -x "$OUT/crisp" ]; then "$HACK/build.sh" >&2; fi
   export CRISP_FAST=1 CRISP_BIN=$OUT/crisp CRISP_MONITOR_BIN=$OUT/crisp-monitor
 }
 rust_group() {

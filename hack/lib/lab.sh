@@ -40,7 +40,8 @@ node_down() {
   left=$(leftovers "$node" || true)
   if [ -n "$left" ]; then
     say "left behind on $node:"
-    printf '%s\n' "$left" >&2
+    head -12 <<<"$left" >&2
+    [ "$(wc -l <<<"$left")" -le 12 ] || say "... $(wc -l <<<"$left") in all"
     LAB_LEFT=1
   fi
   namespaces_down "$node"

@@ -23,7 +23,6 @@ end_strays() {
   local pid pids
   pids=$(strays "$1") || true
   for pid in $pids; do
-    say "left behind: process $pid ($(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | cut -c1-100))"
     kill -KILL "$pid" 2>/dev/null || true
   done
   [ -z "$pids" ] || sleep 0.3
@@ -35,7 +34,7 @@ leftovers() {
   for pid in $(strays "$node"); do echo "process $pid $(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | cut -c1-100)"; done
   # shellcheck disable=SC2016  # awk's own
   on "$node" awk '$5 ~ "^/(run/crisp|var/lib/crisp|var/lib/kubelet)/" {print "mount " $5}' /proc/self/mountinfo
-  on "$node" ip -o link show type veth | awk -F'[ :@]+' '$2 !~ /^node0p?$/ {print "link " $2}'
+  on "$node" ip -o link show type veth 2>/dev/null | awk -F'[ :@]+' '$2 !~ /^node0p?$/ {print "link " $2}'
   for mount in $(cgroup_mounts); do
     [ ! -d "$mount$CGROUP_ROOT/$node" ] || find "$mount$CGROUP_ROOT/$node" -mindepth 2 -type d -path '*/pod*/*' -printf 'cgroup %p\n'
   done

@@ -55,3 +55,4 @@ wait_for() {
   say "gave up waiting for $what after $seconds s"
   return 1
 }
+not() { ! "$@"; }

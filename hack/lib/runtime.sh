@@ -56,10 +56,15 @@ crictl_on() {
   on "$node" "${CRICTL:-$BIN/crictl}" -c /dev/null -r "$CRI_ENDPOINT" -i "$CRI_ENDPOINT" -t 30s "$@"
 }
 
-# runtime_empty NODE: stop and remove all pods
+# runtime_empty NODE: stop and remove all pods; a runtime that died is started again for that
 runtime_empty() {
   local pods
-  runtime_answers "$1" || return 0
+  [ -f "$STATE/$1/runtime.pid" ] || return 0
+  if ! runtime_answers "$1"; then
+    say "$CRISP_RUNTIME does not answer: $(tail -1 "$STATE/$1/runtime.log" | cut -c1-300)"
+    stop "$1" runtime TERM 3
+    (runtime_start "$1") || return 0
+  fi
   pods=$(crictl_on "$1" pods -q)
   # shellcheck disable=SC2086
   [ -z "$pods" ] || crictl_on "$1" rmp -f $pods >/dev/null || true

@@ -84,5 +84,5 @@ def inspect_pod(sandbox_id):
 
 
 def execute(container_id, *command, check=True):
-    """ExecSync; standard output."""
-    return crictl("exec", "-s", container_id, *command, check=check)
+    """ExecSync; standard output. crictl ends both its output and its errors with a newline of its own."""
+    return crictl("exec", "-s", container_id, *command, check=check).removesuffix("\n\n")
