@@ -6,8 +6,11 @@ pub mod capability;
 pub mod cgroup;
 pub mod file;
 pub mod mount;
+pub mod mountpoint;
 pub mod namespace;
 pub mod process;
+#[cfg(feature = "seccomp-compile")]
+pub mod seccomp;
 pub mod seccomp_load;
 pub mod socket;
 pub mod terminal;
