@@ -3,5 +3,6 @@
 //! Wire types stop in this crate: `from_wire` checks requests and turns them into `crisp-model`'s types, `to_wire`
 //! turns what came of them into answers, and the services only translate, call and map errors.
 
+pub mod config;
 pub mod from_wire;
 pub mod to_wire;
