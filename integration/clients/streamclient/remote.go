@@ -157,19 +157,18 @@ func (q sizes) Next() *remotecommand.TerminalSize {
 
 // watcher passes on what is written, and calls back for each new line.
 type watcher struct {
-	bytes.Buffer
+	rest string
 	seen func(line string)
 }
 
 func (w *watcher) Write(p []byte) (int, error) {
-	n, err := w.Buffer.Write(p)
+	w.rest += string(p)
 	for {
-		line, rest, ok := strings.Cut(w.String(), "\n")
+		line, rest, ok := strings.Cut(w.rest, "\n")
 		if !ok {
-			return n, err
+			return len(p), nil
 		}
-		w.Reset()
-		w.WriteString(rest)
+		w.rest = rest
 		w.seen(strings.TrimSpace(line))
 	}
 }

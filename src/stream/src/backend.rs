@@ -87,7 +87,11 @@ pub struct Session {
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { stdin, stdout, stderr, control: _ } = self;
-        f.debug_struct("Session").field("stdin", stdin).field("stdout", stdout).field("stderr", stderr).finish()
+        f.debug_struct("Session")
+            .field("stdin", stdin)
+            .field("stdout", stdout)
+            .field("stderr", stderr)
+            .finish()
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Bytes from the client.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Input {
     Spdy(Arc<Stream>),
     WebSocket(Receiver),

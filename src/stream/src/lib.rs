@@ -9,6 +9,7 @@
 
 pub(crate) mod backend;
 pub(crate) mod channel;
+pub(crate) mod forward;
 pub(crate) mod inbox;
 pub(crate) mod liveness;
 pub(crate) mod negotiate;

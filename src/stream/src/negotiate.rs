@@ -86,7 +86,10 @@ pub(crate) fn list<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<I
 }
 
 /// The first name offered that we speak. A client that offers nothing speaks the first version of all.
-pub(crate) fn process(headers: &HeaderMap, transport: Transport) -> Result<ProcessProtocol, Vec<&'static str>> {
+pub(crate) fn process(
+    headers: &HeaderMap,
+    transport: Transport,
+) -> Result<ProcessProtocol, Vec<&'static str>> {
     let (header, known) = match transport {
         Transport::Spdy => (STREAM_PROTOCOL, SPDY_PROCESS),
         Transport::WebSocket => (header::SEC_WEBSOCKET_PROTOCOL.as_str(), WEBSOCKET_PROCESS),
@@ -139,7 +142,9 @@ mod tests {
 
     #[test]
     fn versions() {
-        let name = |pairs: &[(&'static str, &'static str)], transport| process(&headers(pairs), transport).map(|p| p.name);
+        let name = |pairs: &[(&'static str, &'static str)], transport| {
+            process(&headers(pairs), transport).map(|p| p.name)
+        };
         let all = "v5.channel.k8s.io, v4.channel.k8s.io,channel.k8s.io";
         assert_eq!(name(&[(STREAM_PROTOCOL, all)], Transport::Spdy), Ok("v4.channel.k8s.io"));
         assert_eq!(name(&[("sec-websocket-protocol", all)], Transport::WebSocket), Ok("v5.channel.k8s.io"));

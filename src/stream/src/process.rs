@@ -89,7 +89,7 @@ async fn run(session: Session, channels: &mut Channels) -> Result<Outcome, Strea
         }
     }
     let mut inputs = JoinSet::new();
-    match (stdin, channels.stdin.take()) {
+    match (stdin, channels.stdin.clone()) {
         (Some(fd), Some(input)) => {
             let pipe = sender(fd).map_err(broken)?;
             inputs.spawn(pump_in(pipe, input));
@@ -104,32 +104,24 @@ async fn run(session: Session, channels: &mut Channels) -> Result<Outcome, Strea
 async fn watch(
     control: &mut dyn SessionControl,
     mut outputs: JoinSet<()>,
-    mut inputs: JoinSet<Stdin>,
+    mut inputs: JoinSet<Option<End>>,
     resize: Option<&Input>,
 ) -> Result<Outcome, StreamError> {
     let mut outcome = None;
     let mut resize = resize;
     let mut sizes = Sizes::default();
-    // Given up only when the session is over: dropping it would reset nothing, but its stream would go unanswered.
-    let mut finished = Vec::new();
     loop {
         if let Some(outcome) = outcome
             && outputs.is_empty()
         {
-            for input in &finished {
-                Input::give_up(input).await;
-            }
             return Ok(outcome);
         }
         tokio::select! {
             ended = control.wait(), if outcome.is_none() => outcome = Some(ended?),
             Some(_) = outputs.join_next() => {}
-            Some(stdin) = inputs.join_next() => {
-                if let Ok(Stdin { input, end }) = stdin {
-                    if end == Some(End::Finished) {
-                        control.close_stdin();
-                    }
-                    finished.push(input);
+            Some(end) = inputs.join_next() => {
+                if matches!(end, Ok(Some(End::Finished))) {
+                    control.close_stdin();
                 }
             }
             next = next_size(resize) => match next {
@@ -153,25 +145,18 @@ async fn next_size(resize: Option<&Input>) -> Next {
     next
 }
 
-/// A pump of the standard input that has ended.
-#[derive(Debug)]
-struct Stdin {
-    input: Input,
-    /// How the client's data ended; `None` when the process takes no more.
-    end: Option<End>,
-}
-
-async fn pump_in(mut pipe: pipe::Sender, input: Input) -> Stdin {
+/// How the client's data ended; `None` when the process takes no more.
+async fn pump_in(mut pipe: pipe::Sender, input: Input) -> Option<End> {
     loop {
         let mut chunk = match input.next().await {
             Next::Chunk(chunk) => chunk,
-            Next::End(end) => return Stdin { input, end: Some(end) },
+            Next::End(end) => return Some(end),
         };
         let size = chunk.remaining();
         if pipe.write_all_buf(&mut chunk).await.is_err() {
             // It has closed its input or is gone. What follows is not wanted, and must not hold up other streams.
             input.give_up().await;
-            return Stdin { input, end: None };
+            return None;
         }
         input.used(size).await;
     }

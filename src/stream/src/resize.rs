@@ -25,14 +25,21 @@ impl Sizes {
         self.rest.extend_from_slice(bytes);
         let mut sizes = Vec::new();
         let mut stream = serde_json::Deserializer::from_slice(&self.rest).into_iter::<Size>();
-        let mut bad = false;
-        for size in &mut stream {
+        let mut used = 0;
+        while let Some(size) = stream.next() {
             match size {
-                Ok(Size { width, height }) => sizes.push((width, height)),
-                Err(error) => bad = !error.is_eof(),
+                Ok(Size { width, height }) => {
+                    sizes.push((width, height));
+                    used = stream.byte_offset();
+                }
+                // An object that is not complete yet stays.
+                Err(error) if error.is_eof() => break,
+                Err(_) => {
+                    used = self.rest.len();
+                    break;
+                }
             }
         }
-        let used = if bad { self.rest.len() } else { stream.byte_offset() };
         self.rest.drain(..used);
         if self.rest.len() > MAX {
             self.rest.clear();

@@ -12,6 +12,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use crate::{
     backend::Backend,
     channel::{Input, Output},
+    forward::{self, Forwarder},
     liveness::Hangup,
     negotiate::{self, ACCEPTED_PROTOCOLS, ProcessProtocol, STREAM_PROTOCOL, Transport, Version},
     outlet::{Envelope, Packet},
@@ -70,7 +71,7 @@ pub(crate) async fn respond(
     socket: Arc<Socket>,
 ) -> Result<Answer, Infallible> {
     Ok(match prepare(&request, &context) {
-        Err(refusal) => refusal,
+        Err(refusal) => *refusal,
         Ok((ticket, transport, agreement, response)) => {
             let upgrade = hyper::upgrade::on(request);
             tokio::spawn(async move {
@@ -80,7 +81,9 @@ pub(crate) async fn respond(
                 };
                 let tunnel = transport == Transport::WebSocket && matches!(agreement, Agreement::Forward(_));
                 let envelope = if tunnel { Envelope::WebSocket } else { Envelope::None };
-                let Some(connection) = Connection::new(upgraded, Arc::clone(&socket.hangup), envelope) else { return };
+                let Some(connection) = Connection::new(upgraded, Arc::clone(&socket.hangup), envelope) else {
+                    return;
+                };
                 let shutdown = context.shutdown.clone();
                 tokio::select! {
                     () = serve(connection, ticket, transport, agreement, &context) => {}
@@ -94,14 +97,17 @@ pub(crate) async fn respond(
 }
 
 /// Checks everything that is in the request's head. The token is used up in any case.
-fn prepare(request: &Request<Incoming>, context: &Context) -> Result<(Ticket, Transport, Agreement, Answer), Answer> {
+fn prepare(
+    request: &Request<Incoming>,
+    context: &Context,
+) -> Result<(Ticket, Transport, Agreement, Answer), Box<Answer>> {
     let ticket = context.tokens.redeem(request.uri().path());
-    let ticket = ticket.ok_or_else(|| answer(StatusCode::NOT_FOUND, "404 page not found\n"))?;
+    let ticket = ticket.ok_or_else(|| refuse(StatusCode::NOT_FOUND, "404 page not found\n"))?;
     if !matches!(*request.method(), Method::GET | Method::POST) {
-        return Err(answer(StatusCode::METHOD_NOT_ALLOWED, "GET or POST is needed\n"));
+        return Err(refuse(StatusCode::METHOD_NOT_ALLOWED, "GET or POST is needed\n"));
     }
     let headers = request.headers();
-    let no_upgrade = || answer(StatusCode::BAD_REQUEST, "an upgrade to SPDY/3.1 or websocket is needed\n");
+    let no_upgrade = || refuse(StatusCode::BAD_REQUEST, "an upgrade to SPDY/3.1 or websocket is needed\n");
     let transport = negotiate::transport(headers).ok_or_else(no_upgrade)?;
     let agreement = match &ticket {
         Ticket::PortForward(_) => negotiate::forward(headers, transport).map(Agreement::Forward),
@@ -131,8 +137,12 @@ fn prepare(request: &Request<Incoming>, context: &Context) -> Result<(Ticket, Tr
     Ok((ticket, transport, agreement, response))
 }
 
-fn no_protocol(known: &[&'static str]) -> Answer {
-    let mut refusal = answer(StatusCode::FORBIDDEN, "none of the offered protocols is spoken here\n");
+fn refuse(status: StatusCode, text: &str) -> Box<Answer> {
+    Box::new(answer(status, text))
+}
+
+fn no_protocol(known: &[&'static str]) -> Box<Answer> {
+    let mut refusal = refuse(StatusCode::FORBIDDEN, "none of the offered protocols is spoken here\n");
     for name in known {
         refusal.headers_mut().append(ACCEPTED_PROTOCOLS, HeaderValue::from_static(name));
     }
@@ -155,7 +165,7 @@ async fn serve(
             (Agreement::Process(protocol), Transport::WebSocket) => {
                 websocket_process(connection, ticket, protocol, context).await;
             }
-            (Agreement::Forward(_), _) => {}
+            (Agreement::Forward(_), _) => forward(connection, ticket, transport, context).await,
         }
     };
     tokio::select! {
@@ -174,7 +184,8 @@ fn accept_process(headers: &Headers) -> Result<(), Reset> {
 async fn spdy_process(connection: Connection, ticket: Ticket, protocol: ProcessProtocol, context: &Context) {
     let Connection { wire, writer } = connection;
     let outlet = writer.outlet.clone();
-    let Ok((reader, mut opened)) = spdy::session::Reader::new(wire, outlet.clone(), accept_process, None) else {
+    let Ok((reader, mut opened)) = spdy::session::Reader::new(wire, outlet.clone(), accept_process, None)
+    else {
         return;
     };
     let gone = CancellationToken::new();
@@ -190,6 +201,25 @@ async fn spdy_process(connection: Connection, ticket: Ticket, protocol: ProcessP
     };
     tokio::select! {
         () = work => writer.finish(&gone).await,
+        () = gone.cancelled() => {}
+    }
+    drop(reader);
+}
+
+async fn forward(connection: Connection, ticket: Ticket, transport: Transport, context: &Context) {
+    let Ticket::PortForward(request) = ticket else { return };
+    let Connection { wire, writer } = connection;
+    let outlet = writer.outlet.clone();
+    let wire = if transport == Transport::WebSocket { wire.tunnelled(outlet.clone()) } else { wire };
+    let patience = Some(forward::PATIENCE);
+    let Ok((reader, opened)) = spdy::session::Reader::new(wire, outlet, forward::accept, patience) else {
+        return;
+    };
+    let gone = CancellationToken::new();
+    let reader = AbortOnDropHandle::new(tokio::spawn(reader.run(gone.clone())));
+    let forwarder = Forwarder::new(Arc::clone(&context.backend), request.sandbox, context.creation);
+    tokio::select! {
+        () = forwarder.run(opened) => writer.finish(&gone).await,
         () = gone.cancelled() => {}
     }
     drop(reader);
@@ -230,7 +260,8 @@ async fn collect(
             }
         }
     }
-    let mut take = |kind| found.iter().position(|(known, _)| *known == kind).map(|at| found.swap_remove(at).1);
+    let mut take =
+        |kind| found.iter().position(|(known, _)| *known == kind).map(|at| found.swap_remove(at).1);
     let error = take("error")?;
     Some(Channels {
         error: Output::Spdy(error),
@@ -242,7 +273,12 @@ async fn collect(
     })
 }
 
-async fn websocket_process(connection: Connection, ticket: Ticket, protocol: ProcessProtocol, context: &Context) {
+async fn websocket_process(
+    connection: Connection,
+    ticket: Ticket,
+    protocol: ProcessProtocol,
+    context: &Context,
+) {
     let Connection { wire, writer } = connection;
     let senders = channels::Senders::new(&writer.outlet, protocol);
     let (reader, stdin, resize) = channels::Reader::new(wire, writer.outlet.clone(), protocol);

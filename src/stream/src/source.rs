@@ -5,7 +5,13 @@ use std::{io, sync::Arc};
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use crate::liveness::{Activity, Hangup};
+use tokio::sync::mpsc;
+
+use crate::{
+    liveness::{Activity, Hangup},
+    outlet::Packet,
+    websocket::frame::{self, Decoder, Event},
+};
 
 /// Bytes of room made before a read: a few frames of every client in one system call.
 const READ: usize = 256 * 1024;
@@ -17,6 +23,18 @@ pub(crate) type BoxRead = Box<dyn AsyncRead + Send + Sync + Unpin>;
 pub(crate) enum Source {
     /// The socket itself.
     Plain(BoxRead),
+    /// Binary WebSocket messages, whose borders mean nothing.
+    Tunnel(Box<Tunnel>),
+}
+
+/// A connection inside WebSocket messages.
+pub(crate) struct Tunnel {
+    socket: BoxRead,
+    /// Bytes of the socket that are not unwrapped yet.
+    raw: BytesMut,
+    decoder: Decoder,
+    /// For the answers to pings.
+    outlet: mpsc::Sender<Packet>,
 }
 
 /// The receiving side of one connection.
@@ -33,6 +51,7 @@ impl std::fmt::Debug for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Plain(_) => f.write_str("Plain"),
+            Self::Tunnel(_) => f.write_str("Tunnel"),
         }
     }
 }
@@ -42,6 +61,44 @@ impl Source {
     pub(crate) async fn fill(&mut self, buffer: &mut BytesMut) -> io::Result<bool> {
         match self {
             Self::Plain(socket) => Ok(read_some(socket, buffer).await? > 0),
+            Self::Tunnel(tunnel) => tunnel.fill(buffer).await,
+        }
+    }
+}
+
+impl Wire {
+    /// The same connection, inside WebSocket messages.
+    pub(crate) fn tunnelled(mut self, outlet: mpsc::Sender<Packet>) -> Self {
+        let raw = std::mem::take(&mut self.buffer);
+        self.source = match self.source {
+            Source::Plain(socket) => {
+                Source::Tunnel(Box::new(Tunnel { socket, raw, decoder: Decoder::default(), outlet }))
+            }
+            tunnel @ Source::Tunnel(_) => tunnel,
+        };
+        self
+    }
+}
+
+impl Tunnel {
+    async fn fill(&mut self, buffer: &mut BytesMut) -> io::Result<bool> {
+        let before = buffer.len();
+        loop {
+            while let Some(event) = self.decoder.next(&mut self.raw).map_err(io::Error::other)? {
+                match event {
+                    Event::Data { payload, .. } => buffer.extend_from_slice(&payload),
+                    // A peer that asks faster than it reads gets no answer to some of its questions.
+                    Event::Ping(payload) => drop(self.outlet.try_send(Packet::Raw(frame::pong(&payload)))),
+                    Event::Pong => {}
+                    Event::Close(_) => return Ok(false),
+                }
+            }
+            if buffer.len() > before {
+                return Ok(true);
+            }
+            if read_some(&mut self.socket, &mut self.raw).await? == 0 {
+                return Ok(false);
+            }
         }
     }
 }

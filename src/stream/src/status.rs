@@ -69,7 +69,8 @@ impl Verdict {
         };
         let status = Status { metadata: Empty {}, status, message: &message, reason, details, code };
         // Serialising strings and numbers cannot fail; an empty status reads as success, so say something else.
-        serde_json::to_vec(&status).map_or_else(|_| Bytes::from_static(b"{\"status\":\"Failure\"}"), Bytes::from)
+        serde_json::to_vec(&status)
+            .map_or_else(|_| Bytes::from_static(b"{\"status\":\"Failure\"}"), Bytes::from)
     }
 }
 
@@ -83,7 +84,8 @@ mod tests {
 
     #[test]
     fn statuses() {
-        let failure = Verdict::Failure("error executing command in container", StreamError::NotFound("no sh".into()));
+        let failure =
+            Verdict::Failure("error executing command in container", StreamError::NotFound("no sh".into()));
         for (verdict, version, expected) in [
             (Verdict::Success, Version::V4, r#"{"metadata":{},"status":"Success"}"#),
             (Verdict::Success, Version::V3, ""),

@@ -5,12 +5,7 @@ use std::{io, sync::Arc, time::Duration};
 use bytes::BytesMut;
 use hyper::upgrade::{Parts, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::{
-    io::AsyncWrite,
-    net::TcpStream,
-    sync::mpsc,
-    time::timeout,
-};
+use tokio::{io::AsyncWrite, net::TcpStream, sync::mpsc, time::timeout};
 use tokio_rustls::server::TlsStream;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 

@@ -232,7 +232,7 @@ fn initial_window(body: &[u8], kind: u16) -> Result<Option<u32>, FrameError> {
     }
     let id = |e: &[u8]| u32::from_be_bytes([0, e[1], e[2], e[3]]);
     let value = |e: &[u8]| u32::from_be_bytes([e[4], e[5], e[6], e[7]]);
-    let found = entries.chunks_exact(8).take(count).filter(|e| id(e) == SETTING_INITIAL_WINDOW).last();
+    let found = entries.chunks_exact(8).take(count).rfind(|e| id(e) == SETTING_INITIAL_WINDOW);
     Ok(found.map(value))
 }
 

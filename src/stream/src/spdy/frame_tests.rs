@@ -75,7 +75,8 @@ fn bad_frames_end_the_session() {
 
 #[test]
 fn unknown_types_and_versions_are_passed_over() {
-    let wire = [0x80, 3, 0, 99, 0, 0, 0, 1, 7, 0x80, 2, 0, 6, 0, 0, 0, 0, 0x80, 3, 0, 6, 0, 0, 0, 4, 0, 0, 0, 1];
+    let wire =
+        [0x80, 3, 0, 99, 0, 0, 0, 1, 7, 0x80, 2, 0, 6, 0, 0, 0, 0, 0x80, 3, 0, 6, 0, 0, 0, 4, 0, 0, 0, 1];
     let frames = decode_all(&mut Decoder::default(), &wire).unwrap();
     assert_eq!(frames, vec![Frame::Unknown, Frame::Unknown, Frame::Ping { id: 1 }]);
 }

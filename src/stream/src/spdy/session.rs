@@ -186,7 +186,8 @@ impl Reader {
             self.streams.retain(|_, stream| !stream.is_over());
             self.prune_at = self.streams.len() * 2 + 64;
         }
-        let verdict = if self.streams.len() < MAX_STREAMS { (self.accept)(&headers) } else { Err(Reset::Refused) };
+        let verdict =
+            if self.streams.len() < MAX_STREAMS { (self.accept)(&headers) } else { Err(Reset::Refused) };
         if let Err(status) = verdict {
             return self.send(frame::reset(id, status)).await;
         }
@@ -210,7 +211,11 @@ impl Reader {
             self.shared.received(None, size);
             self.shared.used(None, size).await;
             // Of a stream that has ended a few frames may still be under way.
-            return if id > self.last { self.send(frame::reset(id, Reset::InvalidStream)).await } else { Ok(()) };
+            return if id > self.last {
+                self.send(frame::reset(id, Reset::InvalidStream)).await
+            } else {
+                Ok(())
+            };
         };
         self.shared.received(Some(&stream), size);
         if !stream.inbox.push(payload) {

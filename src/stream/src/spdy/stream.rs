@@ -64,8 +64,12 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(outlet: mpsc::Sender<Packet>) -> Self {
-        let windows =
-            SendWindows { streams_bind: false, session_binds: false, initial: INITIAL_WINDOW, session: INITIAL_WINDOW };
+        let windows = SendWindows {
+            streams_bind: false,
+            session_binds: false,
+            initial: INITIAL_WINDOW,
+            session: INITIAL_WINDOW,
+        };
         Self {
             outlet,
             windows: Mutex::new(windows),
@@ -156,7 +160,13 @@ impl Shared {
     }
 }
 
-async fn credit(outlet: &mpsc::Sender<Packet>, id: StreamId, used: &AtomicI64, received: &AtomicI64, size: i64) {
+async fn credit(
+    outlet: &mpsc::Sender<Packet>,
+    id: StreamId,
+    used: &AtomicI64,
+    received: &AtomicI64,
+    size: i64,
+) {
     if used.fetch_add(size, Ordering::Relaxed) + size < CREDIT {
         return;
     }

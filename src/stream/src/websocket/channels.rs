@@ -61,7 +61,7 @@ impl Sender {
 }
 
 /// Bytes of one channel of the client.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Receiver(Arc<Inbox>);
 
 impl Receiver {

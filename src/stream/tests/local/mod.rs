@@ -12,9 +12,7 @@ use std::{
 };
 
 use crisp_model::SandboxId;
-use crisp_stream::{
-    AttachRequest, Backend, ExecRequest, Outcome, Session, SessionControl, StreamError,
-};
+use crisp_stream::{AttachRequest, Backend, ExecRequest, Outcome, Session, SessionControl, StreamError};
 use futures::{FutureExt, future::BoxFuture};
 use nix::{fcntl::OFlag, pty::openpty, unistd::pipe2};
 use tokio::process::{Child, Command};
@@ -55,7 +53,9 @@ impl SessionControl for Control {
     fn resize(&mut self, columns: u16, rows: u16) {
         let Some(terminal) = &self.terminal else { return };
         let (columns, rows) = (columns.to_string(), rows.to_string());
-        let stty = std::process::Command::new("stty").args(["-F", terminal, "cols", &columns, "rows", &rows]).status();
+        let stty = std::process::Command::new("stty")
+            .args(["-F", terminal, "cols", &columns, "rows", &rows])
+            .status();
         assert!(stty.is_ok_and(|status| status.success()), "stty {terminal}");
     }
 
@@ -157,8 +157,10 @@ impl Backend for Local {
     fn attach(&self, request: AttachRequest) -> BoxFuture<'_, Result<Session, StreamError>> {
         let AttachRequest { container, tty, stdin, stdout, stderr } = request;
         async move {
-            let command = self.attached.lock().unwrap().get(container.as_str()).cloned();
-            let command = command.ok_or_else(|| StreamError::NotFound(format!("no container {container}")))?;
+            let command =
+                self.attached.lock().expect("nobody panics with it").get(container.as_str()).cloned();
+            let command =
+                command.ok_or_else(|| StreamError::NotFound(format!("no container {container}")))?;
             start(Wanted { command, tty, stdin, stdout, stderr, attached: true }, self.live).map_err(refused)
         }
         .boxed()
