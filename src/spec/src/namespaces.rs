@@ -30,6 +30,19 @@ pub(crate) fn namespaces(input: &Input<'_>) -> Result<(Vec<Value>, Sharing), Spe
         let reason = "differs from the pod's: all containers of a pod are in one user namespace";
         return Err(SpecError::invalid(format!("{FIELD}.userns_options"), reason));
     }
+    if sharing.user {
+        let wrong = |name: &str| {
+            let reason =
+                "NODE is impossible in a pod with a user namespace: the kernel would refuse its mounts";
+            Err(SpecError::invalid(format!("{FIELD}.{name}"), reason))
+        };
+        if host_ipc {
+            return wrong("ipc");
+        }
+        if pod.pid == NamespaceMode::Node {
+            return wrong("pid");
+        }
+    }
 
     let infra = input.sandbox_facts.infra_pid;
     let join = |kind: &str, name: &str| json!({"type": kind, "path": format!("/proc/{infra}/ns/{name}")});

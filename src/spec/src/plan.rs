@@ -107,7 +107,7 @@ pub fn container(input: &Input<'_>) -> Result<Plan, SpecError> {
     let spec = json!({
         "ociVersion": "1.2.0",
         "root": {"path": input.rootfs_mountpoint, "readonly": security.readonly_rootfs},
-        "process": bare(input.container.tty),
+        "process": bare(),
         "mounts": mounts.list,
         "annotations": annotations(input),
         "linux": linux,
@@ -124,10 +124,9 @@ pub fn container(input: &Input<'_>) -> Result<Plan, SpecError> {
 }
 
 /// What libcontainer gets to see of the process: nothing that it could get wrong. Without `HOME` it would look the
-/// user up inside the container.
-fn bare(terminal: bool) -> Value {
+/// user up inside the container; a terminal is the monitor's to make.
+fn bare() -> Value {
     json!({
-        "terminal": terminal,
         "user": {"uid": 0, "gid": 0},
         "args": ["/"],
         "env": ["PATH=/", "HOME=/"],
