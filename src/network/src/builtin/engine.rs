@@ -55,6 +55,7 @@ pub(crate) struct Engine {
     bridge: Option<u32>,
     firewall: Option<Box<dyn Firewall>>,
     sysctls: Sysctls,
+    host_has_ipv6: bool,
 }
 
 impl Engine {
@@ -73,6 +74,7 @@ impl Engine {
             bridge: None,
             firewall: None,
             sysctls: Sysctls::load(&config.state_dir)?,
+            host_has_ipv6: Path::new("/proc/sys/net/ipv6").is_dir(),
             config,
         };
         engine.recover()?;
@@ -149,8 +151,11 @@ impl Engine {
         let netns = Netns::open(&pod.netns, &self.home)?;
         // A former attach of this sandbox that did not come to its end.
         self.detach(&pod.sandbox)?;
+        let mut inside = netns
+            .within(&self.home, Socket::route)?
+            .map_err(|e| NetworkError::host("open", "rtnetlink of the pod", e))?;
         let made = self.pair(pod, &netns)?;
-        let done = self.finish(pod, &netns, bandwidth);
+        let done = self.finish(pod, &mut inside, bandwidth);
         if done.is_err() {
             self.undo(&pod.sandbox);
         }
@@ -273,11 +278,9 @@ impl Engine {
                     peer_netns: netns.as_fd(),
                 },
             );
-            // Where the kernel has no IPv6 there is nothing to turn off.
-            route::set_no_ipv6(&mut batch, &lease.link);
+            route::set_up_port(&mut batch, &lease.link, self.host_has_ipv6);
             match self.route.run(batch) {
                 Ok(()) => return Ok(()),
-                Err(e) if e.index == 1 && e.errno == Errno::EAFNOSUPPORT => return Ok(()),
                 Err(e) if e.errno == Errno::EEXIST => {
                     let there = route::link(&mut self.route, &lease.link).map_err(fail)?;
                     return Err(if there.is_some() { None } else { Some(eth0_is_there()) });
@@ -296,16 +299,13 @@ impl Engine {
     fn finish(
         &mut self,
         pod: &PodAttachment,
-        netns: &Netns,
+        inside: &mut Socket,
         bandwidth: Bandwidth,
     ) -> Result<u32, NetworkError> {
         let lease = &self.leases[&pod.sandbox];
         let gateways: Vec<IpAddr> = self.pools.iter().map(|p| p.gateway().addr()).collect();
-        let mut socket = netns
-            .within(&self.home, Socket::route)?
-            .map_err(|e| NetworkError::host("open", "rtnetlink of the pod", e))?;
         let fail = |operation| move |e: NetlinkError| NetworkError::host(operation, "eth0 of the pod", e);
-        let link = route::link(&mut socket, INTERFACE).map_err(fail("find"))?;
+        let link = route::link(inside, INTERFACE).map_err(fail("find"))?;
         let index = link.ok_or(Errno::ENODEV.into()).map_err(fail("find"))?.index;
         let mut batch = Batch::new();
         route::set_up(&mut batch, index);
@@ -317,9 +317,9 @@ impl Engine {
         }
         // The loopback interface is the first of every namespace.
         route::set_up(&mut batch, 1);
-        socket.run(batch).map_err(fail("set up"))?;
+        inside.run(batch).map_err(fail("set up"))?;
         if !bandwidth.is_unlimited() {
-            super::bandwidth::limit(&mut self.route, &mut socket, &lease.link, index, bandwidth)?;
+            super::bandwidth::limit(&mut self.route, inside, &lease.link, index, bandwidth)?;
         }
         let forwards = lease.forwards();
         if !forwards.is_empty() {

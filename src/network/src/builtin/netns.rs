@@ -2,11 +2,17 @@
 
 use std::{
     fs::File,
-    os::{fd::AsFd, unix::fs::MetadataExt},
-    path::Path,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::MetadataExt,
+    },
+    path::{Path, PathBuf},
 };
 
-use nix::sched::{CloneFlags, setns};
+use nix::{
+    errno::Errno,
+    sched::{CloneFlags, setns},
+};
 
 use crate::NetworkError;
 
@@ -14,14 +20,15 @@ use crate::NetworkError;
 #[derive(Debug)]
 pub(crate) struct Netns {
     file: File,
+    path: PathBuf,
 }
 
 impl Netns {
     /// That of this thread.
     pub(crate) fn current() -> Result<Self, NetworkError> {
-        let path = Path::new("/proc/thread-self/ns/net");
-        let file = File::open(path).map_err(|e| NetworkError::host("open", path.display(), e))?;
-        Ok(Self { file })
+        let path = PathBuf::from("/proc/thread-self/ns/net");
+        let file = File::open(&path).map_err(|e| NetworkError::host("open", path.display(), e))?;
+        Ok(Self { file, path })
     }
 
     /// A pod's, which must not be the host's.
@@ -36,18 +43,23 @@ impl Netns {
                 problem: format!("{} is the host's own network namespace", path.display()),
             });
         }
-        Ok(Self { file })
+        Ok(Self { file, path: path.to_owned() })
     }
 
     /// For messages that carry a descriptor.
-    pub(crate) fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
 
     /// Runs `act` on this thread within the namespace, then goes back to `home`.
     pub(crate) fn within<T>(&self, home: &Netns, act: impl FnOnce() -> T) -> Result<T, NetworkError> {
-        setns(&self.file, CloneFlags::CLONE_NEWNET)
-            .map_err(|e| NetworkError::host("enter", "the pod's network namespace", e))?;
+        setns(&self.file, CloneFlags::CLONE_NEWNET).map_err(|e| match e {
+            Errno::EINVAL => NetworkError::Invalid {
+                field: "netns",
+                problem: format!("{} is not a network namespace", self.path.display()),
+            },
+            e => NetworkError::host("enter network namespace", self.path.display(), e),
+        })?;
         let result = act();
         setns(&home.file, CloneFlags::CLONE_NEWNET).expect(
             "a thread that could leave its network namespace can go back, and must not go on elsewhere",

@@ -6,10 +6,13 @@
 //!   output       dstnat   the same for what this host sends itself
 //!   ports                 by host address, else by port alone: destination becomes what the map says
 //!   postrouting  srcnat   what must come back through this host gets its address:
-//!                           - from 127.0.0.0/8 (or ::1) to a pod
+//!                           - from 127.0.0.0/8 to a pod
 //!                           - from a pod over a host port to a pod (itself too)
 //!                           - from a pod to the world, if masquerading
 //! ```
+//!
+//! `::1` is left alone: IPv6 has no route_localnet, so the answers could not come back. A program that tries `localhost`
+//! is refused there at once and goes on to 127.0.0.1.
 //!
 //! The rules never change while the daemon runs; a pod's host ports are map elements, added and removed together in
 //! one transaction. `install` replaces the table as a whole, also in one transaction: no packet sees it half made.
@@ -134,6 +137,10 @@ fn value(target: SocketAddr) -> Vec<u8> {
     bytes
 }
 
+fn loopback6() -> IpNet {
+    IpNet::new(std::net::Ipv6Addr::LOCALHOST.into(), 128).expect("128 is at most 128")
+}
+
 fn maps() -> [&'static str; 4] {
     [V4.any, V4.one, V6.any, V6.one]
 }
@@ -176,6 +183,12 @@ impl Nftables {
 
         for (chain, number) in [("prerouting", 0), ("output", 3)] {
             t.chain(chain, Some(Hook { kind: "nat", number, priority: -100 }));
+            if chain == "output" {
+                let mut rule = V6.is_it().to_vec();
+                rule.extend(V6.within(V6.destination, loopback6(), true));
+                rule.push(E::Return);
+                t.rule(chain, &rule);
+            }
             let local = E::Equal(R, KIND_LOCAL.to_ne_bytes().to_vec());
             t.rule(chain, &[E::DestinationKind(R), local, E::Jump("ports")]);
         }
@@ -190,10 +203,8 @@ impl Nftables {
             E::Mask(R, STATUS_DNAT.to_ne_bytes().to_vec()),
             E::Differs(R, vec![0; 4]),
         ];
-        let loopback6: IpNet =
-            IpNet::new(std::net::Ipv6Addr::LOCALHOST.into(), 128).expect("128 is at most 128");
         let subnets = layout.subnets.iter().copied();
-        for source in subnets.chain([loopback, loopback6]) {
+        for source in subnets.chain([loopback]) {
             let family = Family::of(source.addr().is_ipv6());
             let mut rule = to_bridge.to_vec();
             rule.extend(family.is_it());

@@ -35,6 +35,9 @@ impl Sysctls {
             write(&format!("net/ipv4/conf/{bridge}/route_localnet"), "1")?;
         }
         if gateways.iter().any(|g| g.addr().is_ipv6()) {
+            // The bridge's link-local address is what it asks for pods with. Looking for duplicates of it, which
+            // cannot be, would keep pods from being reached for their first two seconds.
+            write(&format!("net/ipv6/conf/{bridge}/accept_dad"), "0")?;
             self.set("net/ipv6/conf/all/forwarding", "1")?;
         }
         Ok(())

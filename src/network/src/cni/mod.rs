@@ -44,6 +44,9 @@ const MAX_KNOWN_PLUGINS: usize = 64;
 /// `NSFS_MAGIC` of statfs(2), which libc has only for some targets.
 const NSFS: FsType = FsType(0x6e73_6673);
 
+/// What plugins said of their versions, by binary and its time of change. Held for a moment, never over an await.
+type Versions = HashMap<(PathBuf, Option<SystemTime>), Vec<String>>;
+
 /// The plugins of this host.
 #[derive(Debug)]
 pub(crate) struct Cni {
@@ -51,7 +54,7 @@ pub(crate) struct Cni {
     cache: PathBuf,
     deadlines: Deadlines,
     boot: String,
-    versions: Mutex<HashMap<(PathBuf, Option<SystemTime>), Vec<String>>>,
+    versions: Mutex<Versions>,
 }
 
 impl Cni {

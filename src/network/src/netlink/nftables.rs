@@ -234,8 +234,10 @@ pub enum Expression<'a> {
     Masquerade,
     /// Throw the packet away.
     Drop,
-    /// Go on in another chain.
+    /// Go on in another chain, then come back.
     Jump(&'a str),
+    /// Leave the chain.
+    Return,
 }
 
 impl Expression<'_> {
@@ -250,7 +252,7 @@ impl Expression<'_> {
             Expression::Lookup(..) => "lookup",
             Expression::DestinationNat(..) => "nat",
             Expression::Masquerade => "masq",
-            Expression::Drop | Expression::Jump(_) => "immediate",
+            Expression::Drop | Expression::Jump(_) | Expression::Return => "immediate",
         }
     }
 
@@ -283,6 +285,7 @@ impl Expression<'_> {
             Expression::Masquerade => a,
             Expression::Drop => verdict(a, libc::NF_DROP, None),
             Expression::Jump(chain) => verdict(a, -3, Some(chain)),
+            Expression::Return => verdict(a, -5, None),
         };
     }
 }

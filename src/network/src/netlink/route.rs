@@ -14,6 +14,8 @@ use super::{
 };
 
 const VETH_INFO_PEER: u16 = 1;
+const IFLA_BRPORT_MODE: u16 = 4;
+const IFLA_INFO_SLAVE_DATA: u16 = 5;
 const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const UP: u32 = libc::IFF_UP as u32;
@@ -113,14 +115,24 @@ pub fn add_veth(batch: &mut Batch, pair: &VethPair<'_>) {
     });
 }
 
-/// Lets a link speak no IPv6 itself, as a bridge port need not: no link-local address, no duplicate address detection.
-pub fn set_no_ipv6(batch: &mut Batch, name: &str) {
-    batch.message(libc::RTM_SETLINK, REQUEST | ACK, &ifinfomsg(0, 0, 0), |a| {
-        a.text(libc::IFLA_IFNAME, name).nest(libc::IFLA_AF_SPEC, |spec| {
-            spec.nest(libc::AF_INET6 as u16, |v6| {
-                v6.u8(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE);
+/// What a bridge port needs beside being one. No IPv6 of its own: no link-local address, no duplicate address
+/// detection. And packets may go back where they came from (hairpin): with `bridge-nf-call-iptables`, which Kubernetes
+/// asks for, the bridge itself delivers what a pod sends to its own host port or service.
+pub fn set_up_port(batch: &mut Batch, name: &str, host_has_ipv6: bool) {
+    batch.message(libc::RTM_NEWLINK, REQUEST | ACK, &ifinfomsg(0, 0, 0), |a| {
+        a.text(libc::IFLA_IFNAME, name);
+        a.nest(libc::IFLA_LINKINFO, |info| {
+            info.nest(IFLA_INFO_SLAVE_DATA, |port| {
+                port.u8(IFLA_BRPORT_MODE, 1);
             });
         });
+        if host_has_ipv6 {
+            a.nest(libc::IFLA_AF_SPEC, |spec| {
+                spec.nest(libc::AF_INET6 as u16, |v6| {
+                    v6.u8(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE);
+                });
+            });
+        }
     });
 }
 

@@ -21,6 +21,8 @@ use nix::{
 /// Where the test's files are; a tmpfs that only it sees.
 pub const ROOT: &str = "/run";
 
+pub mod talk;
+
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// Runs `test` on such a machine.
@@ -135,4 +137,19 @@ pub async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
     panic!("not within 5 s: {what}");
+}
+
+/// Another machine, connected to this one: it has 192.0.2.2 and 2001:db8::2, this one 192.0.2.1 and 2001:db8::1.
+pub fn neighbour() -> Netns {
+    let netns = Netns::new();
+    let inside = netns.0.display();
+    sh("ip link add lan type veth peer name lan-peer");
+    sh(
+        "ip address add 192.0.2.1/24 dev lan; ip address add 2001:db8::1/64 dev lan nodad; ip link set lan up",
+    );
+    // A relative name would be looked up in ip's own folder; a path is taken as it is.
+    sh(&format!("ip link set lan-peer netns {inside}"));
+    netns.sh("ip address add 192.0.2.2/24 dev lan-peer; ip address add 2001:db8::2/64 dev lan-peer nodad");
+    netns.sh("ip link set lan-peer up; ip link set lo up");
+    netns
 }

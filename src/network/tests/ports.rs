@@ -1,0 +1,169 @@
+//! Host ports and masquerading of the built-in network, with real packets.
+
+mod lab;
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    os::fd::AsRawFd,
+};
+
+use crisp_model::sandbox::{PortMapping, Protocol};
+use crisp_network::{Network, NetworkError};
+use lab::{
+    Netns, config, machine, neighbour, pod, sh,
+    talk::{UdpClient, ask_tcp, serve_tcp, serve_udp},
+};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+
+fn port(protocol: Protocol, host_port: u16, container_port: u16, host_ip: Option<&str>) -> PortMapping {
+    PortMapping { protocol, container_port, host_port, host_ip: host_ip.map(|t| t.parse().unwrap()) }
+}
+
+fn dual() -> crisp_network::NetworkConfig {
+    let mut config = config();
+    config.builtin.subnets = vec!["10.88.0.0/16".parse().unwrap(), "fd88::/64".parse().unwrap()];
+    config
+}
+
+#[test]
+fn tcp_from_everywhere() {
+    machine(async || {
+        let outside = neighbour();
+        let network = Network::open(dual()).await.unwrap();
+        let (a, b) = (Netns::new(), Netns::new());
+        let mut server = pod(&a);
+        server.port_mappings = vec![
+            port(Protocol::Tcp, 8080, 80, None),
+            port(Protocol::Tcp, 8081, 80, Some("192.0.2.1")),
+            port(Protocol::Tcp, 8082, 80, Some("127.0.0.1")),
+        ];
+        let got = network.attach(&server).await.unwrap();
+        let other = network.attach(&pod(&b)).await.unwrap();
+        assert_eq!(got.ips, ["10.88.0.2".parse::<IpAddr>().unwrap(), "fd88::2".parse().unwrap()]);
+        serve_tcp(&a, "0.0.0.0:80");
+        serve_tcp(&a, "[fd88::2]:80");
+        let from =
+            |netns: &Netns, to: &'static str| netns.run(move || ask_tcp(to).map(|s| s.ip().to_string()));
+
+        // Directly, without a host port.
+        assert_eq!(from(&b, "10.88.0.2:80"), Ok(other.ips[0].to_string()));
+        assert_eq!(ask_tcp("10.88.0.2:80").unwrap().ip().to_string(), "10.88.0.1");
+        // From another machine, whose address the pod sees.
+        assert_eq!(from(&outside, "192.0.2.1:8080"), Ok("192.0.2.2".to_owned()));
+        assert_eq!(from(&outside, "192.0.2.1:8081"), Ok("192.0.2.2".to_owned()));
+        assert_eq!(from(&outside, "[2001:db8::1]:8080"), Ok("2001:db8::2".to_owned()));
+        assert!(from(&outside, "192.0.2.1:8082").is_err(), "only on 127.0.0.1");
+        // From the host itself.
+        assert_eq!(ask_tcp("127.0.0.1:8080").unwrap().ip().to_string(), "10.88.0.1");
+        assert_eq!(ask_tcp("127.0.0.1:8082").unwrap().ip().to_string(), "10.88.0.1");
+        ask_tcp("192.0.2.1:8081").unwrap();
+        ask_tcp("[2001:db8::1]:8080").unwrap();
+        assert!(ask_tcp("127.0.0.1:8081").is_err(), "only on 192.0.2.1");
+        // From another pod, and from the pod itself.
+        assert_eq!(from(&b, "192.0.2.1:8080"), Ok("10.88.0.1".to_owned()));
+        assert_eq!(from(&a, "192.0.2.1:8080"), Ok("10.88.0.1".to_owned()));
+        assert_eq!(from(&a, "[2001:db8::1]:8080"), Ok("fd88::1".to_owned()));
+        // The kernel cannot lead ::1 into a pod; it must say so at once and not after a timeout.
+        assert!(ask_tcp("[::1]:8080").unwrap_err().contains("refused"));
+
+        network.detach(&server.sandbox).await.unwrap();
+        for to in ["127.0.0.1:8080", "192.0.2.1:8081", "[2001:db8::1]:8080"] {
+            assert!(ask_tcp(to).is_err(), "{to} after the pod has gone");
+        }
+        assert!(!sh("nft list ruleset").contains("8080"));
+    });
+}
+
+#[test]
+fn udp_follows_the_pod() {
+    machine(async || {
+        let outside = neighbour();
+        let network = Network::open(config()).await.unwrap();
+        // One client, one port, all the time: without care the kernel would hold on to what its first packet met.
+        let remote = outside.run(|| UdpClient::new("192.0.2.2:4000"));
+        let local = UdpClient::new("127.0.0.1:4001");
+        assert!(remote.ask("192.0.2.1:5353").is_err(), "nobody there yet");
+        for _ in 0..2 {
+            let netns = Netns::new();
+            let mut server = pod(&netns);
+            server.port_mappings = vec![port(Protocol::Udp, 5353, 53, None)];
+            network.attach(&server).await.unwrap();
+            serve_udp(&netns, "0.0.0.0:53");
+            assert_eq!(remote.ask("192.0.2.1:5353"), Ok("192.0.2.2:4000".parse::<SocketAddr>().unwrap()));
+            assert_eq!(local.ask("127.0.0.1:5353").unwrap().ip().to_string(), "10.88.0.1");
+            network.detach(&server.sandbox).await.unwrap();
+            assert!(remote.ask("192.0.2.1:5353").is_err(), "nobody there any more");
+        }
+    });
+}
+
+#[test]
+fn sctp_has_its_elements() {
+    machine(async || {
+        let network = Network::open(config()).await.unwrap();
+        let netns = Netns::new();
+        let mut server = pod(&netns);
+        server.port_mappings = vec![port(Protocol::Sctp, 3868, 3868, None)];
+        network.attach(&server).await.unwrap();
+        let rules = sh("nft list ruleset");
+        assert!(rules.contains("sctp . 3868 : 10.88.0.2 . 3868"), "{rules}");
+        const IPPROTO_SCTP: i32 = 132;
+        let made = nix::libc::IPPROTO_SCTP == IPPROTO_SCTP;
+        assert!(made);
+        match socket(AddressFamily::Inet, SockType::SeqPacket, SockFlag::empty(), None) {
+            Ok(fd) => println!("a sequenced-packet socket exists: {}", fd.as_raw_fd()),
+            Err(e) => println!("no SCTP traffic is sent: this kernel has no SCTP sockets ({e})"),
+        }
+    });
+}
+
+#[test]
+fn the_world_sees_the_host_and_the_host_is_closed_to_pods() {
+    machine(async || {
+        let outside = neighbour();
+        let network = Network::open(dual()).await.unwrap();
+        let netns = Netns::new();
+        network.attach(&pod(&netns)).await.unwrap();
+        serve_tcp(&outside, "192.0.2.2:80");
+        serve_tcp(&outside, "[2001:db8::2]:80");
+        let seen = |to: &'static str| netns.run(move || ask_tcp(to).map(|s| s.ip().to_string()));
+        assert_eq!(seen("192.0.2.2:80"), Ok("192.0.2.1".to_owned()));
+        assert_eq!(seen("[2001:db8::2]:80"), Ok("2001:db8::1".to_owned()));
+        // route_localnet must not let a pod talk to what listens on the host's loopback only.
+        let home = std::net::TcpListener::bind("127.0.0.1:7000").unwrap();
+        netns.sh("ip route add 127.0.0.2/32 via 10.88.0.1 2>/dev/null || true");
+        netns.sh("ip address del 127.0.0.1/8 dev lo; ip route add 127.0.0.0/8 via 10.88.0.1");
+        netns.sh("echo 1 > /proc/sys/net/ipv4/conf/eth0/route_localnet");
+        assert!(seen("127.0.0.1:7000").is_err());
+        drop(home);
+    });
+}
+
+#[test]
+fn a_port_has_one_holder() {
+    machine(async || {
+        let network = Network::open(config()).await.unwrap();
+        let (a, b) = (Netns::new(), Netns::new());
+        let (mut first, mut second) = (pod(&a), pod(&b));
+        first.port_mappings = vec![port(Protocol::Tcp, 8080, 80, None)];
+        second.port_mappings = vec![port(Protocol::Udp, 8080, 80, None), port(Protocol::Tcp, 8080, 81, None)];
+        network.attach(&first).await.unwrap();
+        let error = network.attach(&second).await.unwrap_err();
+        assert!(
+            matches!(&error, NetworkError::PortTaken { port: 8080, holder, .. } if *holder == first.sandbox)
+        );
+        assert!(error.to_string().contains("tcp 8080"), "{error}");
+        // The address that it had for a moment is not the next one's. Nothing else of the second was kept, so it gets its ports when the first has gone.
+        network.detach(&first.sandbox).await.unwrap();
+        network.attach(&second).await.unwrap();
+        // The same over a restart of the daemon.
+        drop(network);
+        let network = Network::open(config()).await.unwrap();
+        first.netns = Netns::new().0;
+        assert!(network.attach(&first).await.unwrap_err().to_string().contains(second.sandbox.as_str()));
+        assert!(sh("nft list ruleset").contains("tcp . 8080 : 10.88.0.4 . 81"));
+        // Somebody flushes the rules: a detach goes on.
+        sh("nft flush ruleset");
+        network.detach(&second.sandbox).await.unwrap();
+    });
+}
