@@ -13,7 +13,9 @@ up:*)
   lab_need crictl
   lab_up
   say "inside: hack/lab.sh in CMD; from outside: $STATE/node1/crisp/crisp.sock" ;;
-down:*) lab_down ;;
+down:*)
+  LAB_OURS=1
+  lab_down ;;
 in:*)
   shift
   export CONTAINER_RUNTIME_ENDPOINT=$CRI_ENDPOINT IMAGE_SERVICE_ENDPOINT=$CRI_ENDPOINT

@@ -65,7 +65,7 @@ kubelet_down() {
     rm -f "$STATE/$node/manifests"/*
     wait_for 45 "the end of the pods on $node" no_ready_pods "$node" || true
   fi
-  stop "$node" kubelet
+  stop "$node" kubelet TERM 20
 }
 no_ready_pods() {
   local ready

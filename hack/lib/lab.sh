@@ -20,9 +20,16 @@ lab_need() {
   fi
 }
 
+# lab_claim: nobody else's lab of this name is used, or taken down by our end
+LAB_OURS=''
+lab_claim() {
+  ! alive node1 namespaces || die "the lab '$LAB' is up already ($STATE)"
+  LAB_OURS=1
+}
+
 # lab_up: the first node with registry and runtime
 lab_up() {
-  [ ! -f "$STATE/node1/namespaces.pid" ] || ! alive node1 namespaces || die "the lab '$LAB' is up already ($STATE)"
+  lab_claim
   mkdir -p "$STATE" "$DATA"
   namespaces_up node1
   registry_up node1
@@ -51,6 +58,7 @@ node_down() {
 LAB_LEFT=''
 lab_down() {
   local node
+  [ -n "$LAB_OURS" ] || return 0
   set +e
   for node in node2 node1; do node_down "$node"; done
   cgroups_down

@@ -46,6 +46,9 @@ class Kubelet:
     def stats(self):
         return json.loads(fetch(f"http://{self.address}:10255/stats/summary"))
 
+    def metrics(self):
+        return fetch(f"http://{self.address}:10255/metrics/cadvisor")
+
 
 def crictl(*args, check=True, **kwargs):
     """crictl's standard output."""

@@ -15,7 +15,9 @@ finish() {
   trap '' INT TERM
   trap - EXIT
   [ "$status" = 0 ] || LAB_KEEP=1
-  if lab_down; then ok "$group: nothing stays behind"; else
+  down=lab_down
+  [ "$group" != cluster ] || down=cluster_down
+  if "$down"; then ok "$group: nothing stays behind"; else
     not_ok "$group: nothing stays behind"
     status=1
   fi
