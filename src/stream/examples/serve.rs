@@ -16,7 +16,7 @@ use crisp_stream::{AttachRequest, ExecRequest, PortForwardRequest, StreamConfig,
 use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
-#[path = "../tests/local/mod.rs"]
+#[path = "../tests/streams/local.rs"]
 mod local;
 
 #[derive(Deserialize, Default)]

@@ -26,10 +26,6 @@ use crate::{
     spdy::{frame::Reset, headers::Headers, stream::Stream},
 };
 
-/// How long a connection whose pod takes nothing may hold up the others of its session. Clients do not heed windows,
-/// so there is no other way to keep them apart; the peers let them wait for ever.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-
 /// A connection to a pod that does not come about.
 const DIAL: Duration = Duration::from_secs(30);
 

@@ -44,6 +44,9 @@ pub struct StreamConfig {
     pub creation_timeout: Duration,
     /// A connection on which nothing moves for so long is closed.
     pub idle_timeout: Duration,
+    /// How long a forwarded connection whose pod takes nothing may hold up the others of its session. Clients do not
+    /// heed the windows of SPDY, so there is no other way to keep them apart.
+    pub stall_timeout: Duration,
 }
 
 impl Default for StreamConfig {
@@ -54,6 +57,7 @@ impl Default for StreamConfig {
             token_life: Duration::from_secs(60),
             creation_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(4 * 60 * 60),
+            stall_timeout: Duration::from_secs(30),
         }
     }
 }
@@ -109,6 +113,7 @@ impl StreamServer {
             backend,
             tls: config.tls,
             idle: config.idle_timeout,
+            stall: config.stall_timeout,
             creation: config.creation_timeout,
             shutdown: CancellationToken::new(),
         });

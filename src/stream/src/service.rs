@@ -30,6 +30,7 @@ pub(crate) struct Context {
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) tls: Option<Tls>,
     pub(crate) idle: Duration,
+    pub(crate) stall: Duration,
     pub(crate) creation: Duration,
     pub(crate) shutdown: CancellationToken,
 }
@@ -211,7 +212,7 @@ async fn forward(connection: Connection, ticket: Ticket, transport: Transport, c
     let Connection { wire, writer } = connection;
     let outlet = writer.outlet.clone();
     let wire = if transport == Transport::WebSocket { wire.tunnelled(outlet.clone()) } else { wire };
-    let patience = Some(forward::PATIENCE);
+    let patience = Some(context.stall);
     let Ok((reader, opened)) = spdy::session::Reader::new(wire, outlet, forward::accept, patience) else {
         return;
     };

@@ -5,17 +5,17 @@ use std::{
     io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
     process::Stdio,
-    sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Mutex,
 };
 
 use crisp_model::SandboxId;
 use crisp_stream::{AttachRequest, Backend, ExecRequest, Outcome, Session, SessionControl, StreamError};
 use futures::{FutureExt, future::BoxFuture};
 use nix::{fcntl::OFlag, pty::openpty, unistd::pipe2};
-use tokio::process::{Child, Command};
+use tokio::{
+    process::{Child, Command},
+    sync::watch,
+};
 
 /// Processes of this host. An attach starts the command that was set for the container.
 #[derive(Debug, Default)]
@@ -23,29 +23,19 @@ pub struct Local {
     /// What an attach starts, by container.
     pub attached: Mutex<HashMap<String, Vec<String>>>,
     /// Sessions that are not dropped yet.
-    pub live: &'static AtomicUsizeBox,
-}
-
-/// A counter that a backend and its sessions share.
-#[derive(Debug)]
-pub struct AtomicUsizeBox(pub AtomicUsize);
-
-impl Default for &'static AtomicUsizeBox {
-    fn default() -> Self {
-        Box::leak(Box::new(AtomicUsizeBox(AtomicUsize::new(0))))
-    }
+    pub live: watch::Sender<usize>,
 }
 
 struct Control {
     child: Child,
     terminal: Option<String>,
     attached: bool,
-    live: &'static AtomicUsizeBox,
+    live: watch::Sender<usize>,
 }
 
 impl Drop for Control {
     fn drop(&mut self) {
-        self.live.0.fetch_sub(1, Ordering::SeqCst);
+        self.live.send_modify(|live| *live -= 1);
     }
 }
 
@@ -104,7 +94,7 @@ fn cloexec(fd: OwnedFd) -> io::Result<OwnedFd> {
     fd.try_clone()
 }
 
-fn start(wanted: Wanted, live: &'static AtomicUsizeBox) -> io::Result<Session> {
+fn start(wanted: Wanted, live: watch::Sender<usize>) -> io::Result<Session> {
     let Some((program, arguments)) = wanted.command.split_first() else {
         return Err(io::Error::other("no command"));
     };
@@ -120,7 +110,7 @@ fn start(wanted: Wanted, live: &'static AtomicUsizeBox) -> io::Result<Session> {
             .stderr(slave)
             .kill_on_drop(true)
             .spawn()?;
-        live.0.fetch_add(1, Ordering::SeqCst);
+        live.send_modify(|live| *live += 1);
         let terminal = Some(name.display().to_string());
         let control = Box::new(Control { child, terminal, attached: wanted.attached, live });
         let stdin = if wanted.stdin { Some(master.as_fd().try_clone_to_owned()?) } else { None };
@@ -136,7 +126,7 @@ fn start(wanted: Wanted, live: &'static AtomicUsizeBox) -> io::Result<Session> {
         .stderr(child_err)
         .kill_on_drop(true)
         .spawn()?;
-    live.0.fetch_add(1, Ordering::SeqCst);
+    live.send_modify(|live| *live += 1);
     let control = Box::new(Control { child, terminal: None, attached: wanted.attached, live });
     Ok(Session { stdin, stdout, stderr, control })
 }
@@ -149,7 +139,8 @@ impl Backend for Local {
     fn exec(&self, request: ExecRequest) -> BoxFuture<'_, Result<Session, StreamError>> {
         let ExecRequest { container: _, command, tty, stdin, stdout, stderr } = request;
         async move {
-            start(Wanted { command, tty, stdin, stdout, stderr, attached: false }, self.live).map_err(refused)
+            start(Wanted { command, tty, stdin, stdout, stderr, attached: false }, self.live.clone())
+                .map_err(refused)
         }
         .boxed()
     }
@@ -161,7 +152,8 @@ impl Backend for Local {
                 self.attached.lock().expect("nobody panics with it").get(container.as_str()).cloned();
             let command =
                 command.ok_or_else(|| StreamError::NotFound(format!("no container {container}")))?;
-            start(Wanted { command, tty, stdin, stdout, stderr, attached: true }, self.live).map_err(refused)
+            start(Wanted { command, tty, stdin, stdout, stderr, attached: true }, self.live.clone())
+                .map_err(refused)
         }
         .boxed()
     }
