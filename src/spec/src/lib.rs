@@ -3,8 +3,8 @@
 //! Owns what a container looks like from inside: namespaces, mounts, devices, limits, user, environment,
 //! capabilities and the system call filter. Everything it needs comes in as values ([`Input`]), so the same input
 //! gives the same [`Plan`] on every host, and tests compare plans with golden files. It calls nothing but
-//! `crisp-model`, opens no file and has
-//! no state, so a crash in the middle leaves nothing behind.
+//! `crisp-model`, opens no file (but for [`cdi::load`]) and has no state, so a crash in the middle leaves nothing
+//! behind.
 //!
 //! ```text
 //!   Input --container()--> Plan { spec: for libcontainer, process: for the monitor's last leg, seccomp, … }
@@ -19,6 +19,7 @@
 mod accounts;
 mod annotations;
 mod capabilities;
+pub mod cdi;
 mod command;
 mod devices;
 mod environment;
