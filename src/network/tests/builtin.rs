@@ -1,5 +1,7 @@
 //! The built-in network on machines of the tests' own.
 
+#![allow(clippy::unwrap_used, reason = "it is all test code")]
+
 mod lab;
 
 use std::{collections::HashSet, net::IpAddr};

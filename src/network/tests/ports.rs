@@ -1,5 +1,7 @@
 //! Host ports and masquerading of the built-in network, with real packets.
 
+#![allow(clippy::unwrap_used, reason = "it is all test code")]
+
 mod lab;
 
 use std::{
