@@ -2,7 +2,21 @@
 //!
 //! Wire types stop in this crate: `from_wire` checks requests and turns them into `crisp-model`'s types, `to_wire`
 //! turns what came of them into answers, and the services only translate, call and map errors.
+//!
+//! ```text
+//!   cli -> config -> logging -> serve -> services -> from_wire, to_wire, status
+//!                    reload     settings, facts, notify
+//! ```
 
+pub mod cli;
 pub mod config;
+pub mod facts;
 pub mod from_wire;
+pub mod logging;
+pub mod notify;
+pub mod reload;
+pub mod serve;
+pub mod services;
+pub mod settings;
+pub mod status;
 pub mod to_wire;

@@ -1,3 +1,7 @@
 //! The daemon and the command line.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    crisp::cli::run(std::env::args_os())
+}

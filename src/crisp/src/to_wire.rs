@@ -7,6 +7,7 @@ pub mod container;
 pub mod resources;
 pub mod sandbox;
 pub mod security;
+pub mod stats;
 
 pub use container::{container_metadata, container_state, image_spec, mounts};
 pub use resources::{container_resources, linux_resources};

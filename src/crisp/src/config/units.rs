@@ -29,7 +29,8 @@ fn quantity(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 
 /// The largest unit that leaves a whole number.
 fn written(value: u64, units: &[(&str, u64)]) -> String {
-    let (unit, factor) = units.iter().find(|(_, f)| value >= *f && value.is_multiple_of(*f)).unwrap_or(&("", 1));
+    let (unit, factor) =
+        units.iter().find(|(_, f)| value >= *f && value.is_multiple_of(*f)).unwrap_or(&("", 1));
     format!("{}{unit}", value / factor)
 }
 

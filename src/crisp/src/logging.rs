@@ -1,0 +1,129 @@
+//! Logs on standard error, as text or JSON, and spans of operations as JSON lines in a file.
+//!
+//! The level can be changed while the daemon runs ([`Level::set`]); the form and the trace file cannot.
+
+use std::{fs::OpenOptions, io, os::unix::fs::OpenOptionsExt as _, path::Path, sync::Mutex};
+
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry,
+    fmt::{self, format::FmtSpan},
+    layer::SubscriberExt as _,
+    reload,
+    util::SubscriberInitExt as _,
+};
+
+use crate::config::{LogFormat, LogSettings};
+
+type Boxed = Box<dyn Layer<Registry> + Send + Sync>;
+
+/// Why nothing can be logged.
+#[derive(Debug, thiserror::Error)]
+pub enum LoggingError {
+    /// The level is no filter.
+    #[error("log.level: {0}")]
+    Level(String),
+    /// The trace file cannot be opened.
+    #[error("trace.file: open {path}: {source}")]
+    Trace {
+        /// The file.
+        path: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// Logging was started before.
+    #[error("logging was started twice")]
+    Twice,
+}
+
+/// Handle on the level of the running program.
+#[derive(Debug, Clone)]
+pub struct Level(reload::Handle<EnvFilter, Registry>);
+
+impl Level {
+    /// Changes it, from the next line on.
+    pub fn set(&self, level: &str) -> Result<(), LoggingError> {
+        let filter = filter(level)?;
+        self.0.reload(filter).map_err(|error| LoggingError::Level(error.to_string()))
+    }
+}
+
+/// Starts logging for the whole program; once.
+pub fn start(settings: &LogSettings, trace: Option<&Path>) -> Result<Level, LoggingError> {
+    let (filter, handle) = reload::Layer::new(filter(&settings.level)?);
+    let lines = fmt::layer().with_writer(io::stderr);
+    let lines: Boxed = match settings.format {
+        LogFormat::Text => lines.with_ansi(false).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    let layers: Vec<Boxed> = vec![lines.with_filter(filter).boxed()];
+    let layers = layers.into_iter().chain(trace.map(spans).transpose()?).collect::<Vec<_>>();
+    tracing_subscriber::registry().with(layers).try_init().map_err(|_| LoggingError::Twice)?;
+    Ok(Level(handle))
+}
+
+/// A level alone is that of crisp's own code: the libraries below it are asked for warnings only.
+fn filter(level: &str) -> Result<EnvFilter, LoggingError> {
+    let own = match level.trim() {
+        "off" | "error" | "warn" => level.trim().to_owned(),
+        plain @ ("info" | "debug" | "trace") => format!("warn,crisp={plain}"),
+        other => other.to_owned(),
+    };
+    EnvFilter::try_new(&own).map_err(|error| LoggingError::Level(format!("{level:?}: {error}")))
+}
+
+/// Each span of crisp as one line when it closes, with its fields, and the time it was busy and idle.
+fn spans(path: &Path) -> Result<Boxed, LoggingError> {
+    let failed = |source| LoggingError::Trace { path: path.display().to_string(), source };
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path).map_err(failed)?;
+    let only = filter("trace")?;
+    let layer = fmt::layer().json().with_span_events(FmtSpan::CLOSE).with_writer(Mutex::new(file));
+    Ok(layer.with_filter(SpansOnly).with_filter(only).boxed())
+}
+
+/// Lets spans through and the lines that tell of their ends, not the log lines of the program.
+struct SpansOnly;
+
+impl<S: tracing::Subscriber> tracing_subscriber::layer::Filter<S> for SpansOnly {
+    fn enabled(&self, meta: &tracing::Metadata<'_>, _: &tracing_subscriber::layer::Context<'_, S>) -> bool {
+        meta.is_span()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_is_crisps_own() {
+        for (level, filter_text) in [
+            ("info", "crisp=info,warn"),
+            ("debug", "crisp=debug,warn"),
+            ("warn", "warn"),
+            ("info,crisp_image=debug", "crisp_image=debug,info"),
+        ] {
+            let mut parts: Vec<String> =
+                filter(level).expect(level).to_string().split(',').map(str::to_owned).collect();
+            parts.sort();
+            assert_eq!(parts.join(","), filter_text);
+        }
+        assert!(filter("a=b=c").is_err());
+    }
+
+    #[test]
+    fn levels_change_and_spans_are_written() {
+        let folder = tempfile::tempdir().expect("folder");
+        let trace = folder.path().join("trace.jsonl");
+        let settings = LogSettings { level: "warn".into(), format: LogFormat::Json };
+        let level = start(&settings, Some(&trace)).expect("started");
+        assert!(!tracing::event_enabled!(target: "crisp_pod", tracing::Level::INFO));
+        level.set("debug").expect("changed");
+        assert!(tracing::event_enabled!(target: "crisp_pod", tracing::Level::DEBUG));
+        tracing::info_span!(target: "crisp_pod", "run_pod", pod = "web").in_scope(|| {
+            tracing::info!(target: "crisp_pod", "a line of the log");
+        });
+        let lines = std::fs::read_to_string(&trace).expect("trace");
+        assert!(lines.contains("run_pod") && lines.contains("time.busy") && lines.contains("web"), "{lines}");
+        assert!(!lines.contains("a line of the log"), "{lines}");
+        assert!(matches!(start(&settings, None), Err(LoggingError::Twice)));
+    }
+}
