@@ -12,20 +12,21 @@ verb=${1:-}
 [ $# = 0 ] || shift
 case $verb in
 up)
-  nodes=1
+  count=1
   while [ $# -gt 0 ]; do
     case $1 in
-    --nodes) nodes=${2:?how many}; shift ;;
+    --nodes) count=${2:?how many}; shift ;;
     *) die "unknown: $1" ;;
     esac
     shift
   done
-  [[ $nodes == [12] ]] || die "--nodes 1 or 2"
+  [[ $count == [12] ]] || die "--nodes 1 or 2"
+  # shellcheck disable=SC2119  # cluster_need names the tools
   lab_need
   cluster_need
   images_public
   trap 'status=$?; [ "$status" = 0 ] || { LAB_KEEP=1; cluster_down || true; }' EXIT
-  cluster_up "$nodes"
+  cluster_up "$count"
   kubectl_in get nodes -o wide
   say "use: hack/cluster.sh kubectl get pods -A" ;;
 down)

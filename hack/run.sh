@@ -45,7 +45,7 @@ cp "${pods[@]}" "$STATE/node1/manifests/"
 settled=''
 shown=''
 for ((second = 0; ; second++)); do
-  now=$(on node1 python3 "$ROOT/integration/kubelet/show.py") || now=''
+  now=$(on node1 python3 "$ROOT/integration/node/show.py") || now=''
   if [ -n "$now" ] && [ "$now" != "$shown" ]; then
     printf '\n%s\n' "$now"
     shown=$now

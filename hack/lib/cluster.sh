@@ -16,9 +16,10 @@ certificate() {
 }
 cluster_credentials() { # NODE...
   local node
-  mkdir -p -m 700 "$STATE/pki"
+  mkdir -p "$STATE/pki"
+  chmod 700 "$STATE/pki"
   (
-    cd "$STATE/pki"
+    cd "$STATE/pki" || exit
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=crisp-lab -keyout ca.key -out ca.crt 2>/dev/null
     certificate server /CN=kube-apiserver "subjectAltName=IP:127.0.0.1,IP:$(node_ip node1),IP:${SERVICE_CIDR%.*}.1,DNS:localhost,DNS:kubernetes.default.svc"
     certificate client /O=system:masters/CN=apiserver-kubelet-client extendedKeyUsage=clientAuth
@@ -51,7 +52,8 @@ Y
 control_plane_up() {
   local pki=$STATE/pki ip
   ip=$(node_ip node1)
-  mkdir -p -m 700 "$DATA/etcd"
+  mkdir -p "$DATA/etcd"
+  chmod 700 "$DATA/etcd"
   # a throw-away cluster need not survive a power cut
   spawn node1 etcd "$BIN/etcd" "--data-dir=$DATA/etcd" --listen-client-urls=http://127.0.0.1:2379 --advertise-client-urls=http://127.0.0.1:2379 \
     --listen-peer-urls=http://127.0.0.1:2380 --initial-advertise-peer-urls=http://127.0.0.1:2380 --initial-cluster=default=http://127.0.0.1:2380 \
@@ -86,9 +88,12 @@ cluster_up() {
   for node in "${nodes[@]}"; do
     runtime_up "$node"
     # the second kubelet asks the runtime for what the first one takes from elsewhere, and for lists in batches
-    KUBELET_SETTINGS=''
-    [ "$node" != node2 ] || [ "$CRISP_RUNTIME" != crisp ] ||
+    # shellcheck disable=SC2034  # kubelet_up's
+    if [ "$node" = node2 ] && [ "$CRISP_RUNTIME" = crisp ]; then
       KUBELET_SETTINGS='featureGates: {PodAndContainerStatsFromCRI: true, CRIListStreaming: true}'
+    else
+      KUBELET_SETTINGS=''
+    fi
     kubelet_up "$node" cluster
   done
   for node in "${nodes[@]}"; do
@@ -110,7 +115,7 @@ pods_down() {
 cluster_down() {
   local name
   pods_down
-  for name in kube-scheduler kube-controller-manager; do stop node1 "$name"; done
+  for name in kube-scheduler kube-controller-manager; do stop node1 "$name" TERM 20; done
   for name in node2 node1; do [ ! -d "$STATE/$name" ] || stop "$name" kubelet TERM 20; done
   stop node1 kube-apiserver TERM 20
   stop node1 etcd

@@ -1,8 +1,10 @@
 #!/bin/bash
-# run.sh pods|cluster [CASE...]: the cases of pods.py on a standalone kubelet, of cluster.py on a cluster of two nodes,
-# each in a lab of its own. A last case asserts that nothing stays behind.
-. "$(dirname "$(readlink -f "$0")")/../../hack/lib/env.sh"
-group=${1:?pods or cluster}
+# hack/suite.sh pods|cluster|crictl [CASE...]: the cases of integration/node, in a lab of their own: pods.py through a
+# standalone kubelet, cluster.py through a cluster of two nodes, crictl.py through crictl. CASE: words of names.
+# A last case asserts that nothing stays behind.
+. "$(dirname "$(readlink -f "$0")")/lib/env.sh"
+group=${1:-}
+[[ $group == pods || $group == cluster || $group == crictl ]] || die "usage: hack/suite.sh pods|cluster|crictl [CASE...]"
 shift
 LAB=test-$group
 . "$HACK/lib/env.sh"
@@ -33,9 +35,9 @@ if [ "$group" = cluster ]; then
   cluster_up 2
 else
   lab_up
-  kubelet_up node1 standalone
+  [ "$group" = crictl ] || kubelet_up node1 standalone
 fi
 export LAB STATE CRISP_RUNTIME IMAGES REGISTRY CRICTL="$BIN/crictl" KUBECTL="$BIN/kubectl" KUBECONFIG="$STATE/admin.conf"
 NODE_IP=$(node_ip node1)
 export NODE_IP CONTAINER_RUNTIME_ENDPOINT=$CRI_ENDPOINT
-on node1 python3 "$ROOT/integration/kubelet/$group.py" "$@"
+on node1 python3 "$ROOT/integration/node/$group.py" "$@"
