@@ -50,6 +50,21 @@ pub struct BuiltinConfig {
     pub mtu: u32,
     /// Whether packets that leave the host carry the host's address.
     pub masquerade: bool,
+    /// Which packet filter does the host ports.
+    pub firewall: FirewallChoice,
+}
+
+/// A packet filter of the kernel.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FirewallChoice {
+    /// nftables, and iptables where the kernel's nftables does not take the rules.
+    #[default]
+    Auto,
+    /// nftables only.
+    Nftables,
+    /// iptables only.
+    Iptables,
 }
 
 impl Default for BuiltinConfig {
@@ -61,6 +76,7 @@ impl Default for BuiltinConfig {
             state_dir: "/run/crisp/network".into(),
             mtu: 0,
             masquerade: true,
+            firewall: FirewallChoice::default(),
         }
     }
 }

@@ -21,7 +21,7 @@ mod network;
 mod pod;
 mod status;
 
-pub use config::{BuiltinConfig, Deadlines, NetworkConfig};
+pub use config::{BuiltinConfig, Deadlines, FirewallChoice, NetworkConfig};
 pub use error::{NetworkError, Verb};
 pub use network::Network;
 pub use pod::{Attached, Bandwidth, INTERFACE, Interface, InvalidBandwidth, PodAttachment};

@@ -4,13 +4,10 @@
 
 mod lab;
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    os::fd::AsRawFd,
-};
+use std::net::{IpAddr, SocketAddr};
 
 use crisp_model::sandbox::{PortMapping, Protocol};
-use crisp_network::{Network, NetworkError};
+use crisp_network::{FirewallChoice, Network, NetworkConfig, NetworkError};
 use lab::{
     Netns, config, machine, neighbour, pod, sh,
     talk::{UdpClient, ask_tcp, serve_tcp, serve_udp},
@@ -21,17 +18,29 @@ fn port(protocol: Protocol, host_port: u16, container_port: u16, host_ip: Option
     PortMapping { protocol, container_port, host_port, host_ip: host_ip.map(|t| t.parse().unwrap()) }
 }
 
-fn dual() -> crisp_network::NetworkConfig {
+fn with(firewall: FirewallChoice) -> NetworkConfig {
     let mut config = config();
+    config.builtin.firewall = firewall;
     config.builtin.subnets = vec!["10.88.0.0/16".parse().unwrap(), "fd88::/64".parse().unwrap()];
     config
 }
 
 #[test]
-fn tcp_from_everywhere() {
-    machine(async || {
+fn tcp_from_everywhere_by_nftables() {
+    tcp_from_everywhere(FirewallChoice::Auto);
+}
+
+#[test]
+fn tcp_from_everywhere_by_iptables() {
+    tcp_from_everywhere(FirewallChoice::Iptables);
+}
+
+fn tcp_from_everywhere(firewall: FirewallChoice) {
+    machine(async move || {
         let outside = neighbour();
-        let network = Network::open(dual()).await.unwrap();
+        let network = Network::open(with(firewall)).await.unwrap();
+        let kind = network.status().details["firewall"].clone();
+        assert_eq!(kind, if firewall == FirewallChoice::Auto { "nftables" } else { "iptables" });
         let (a, b) = (Netns::new(), Netns::new());
         let mut server = pod(&a);
         server.port_mappings = vec![
@@ -72,15 +81,41 @@ fn tcp_from_everywhere() {
         for to in ["127.0.0.1:8080", "192.0.2.1:8081", "[2001:db8::1]:8080"] {
             assert!(ask_tcp(to).is_err(), "{to} after the pod has gone");
         }
-        assert!(!sh("nft list ruleset").contains("8080"));
+        let rules = || sh("nft list ruleset; iptables-legacy-save; ip6tables-legacy-save");
+        assert!(!rules().contains("8080"));
+        // A start takes the rules up as they are, and removing them leaves nothing.
+        drop(network);
+        let network = Network::open(with(firewall)).await.unwrap();
+        network.attach(&server).await.unwrap_err();
+        let fresh = Netns::new();
+        server.netns = fresh.0.clone();
+        network.attach(&server).await.unwrap();
+        serve_tcp(&fresh, "0.0.0.0:80");
+        ask_tcp("127.0.0.1:8080").unwrap();
+        network.uninstall().await.unwrap_err();
+        network.gc(&[]).await.unwrap();
+        network.uninstall().await.unwrap();
+        assert!(!rules().to_lowercase().contains("crisp"), "{}", rules());
+        assert_eq!(sh("sysctl -n net.ipv4.ip_forward").trim(), "0");
     });
 }
 
 #[test]
-fn udp_follows_the_pod() {
-    machine(async || {
+fn udp_follows_the_pod_by_nftables() {
+    udp_follows_the_pod(FirewallChoice::Nftables);
+}
+
+#[test]
+fn udp_follows_the_pod_by_iptables() {
+    udp_follows_the_pod(FirewallChoice::Iptables);
+}
+
+fn udp_follows_the_pod(firewall: FirewallChoice) {
+    machine(async move || {
         let outside = neighbour();
-        let network = Network::open(config()).await.unwrap();
+        let mut config = config();
+        config.builtin.firewall = firewall;
+        let network = Network::open(config).await.unwrap();
         // One client, one port, all the time: without care the kernel would hold on to what its first packet met.
         let remote = outside.run(|| UdpClient::new("192.0.2.2:4000"));
         let local = UdpClient::new("127.0.0.1:4001");
@@ -109,11 +144,9 @@ fn sctp_has_its_elements() {
         network.attach(&server).await.unwrap();
         let rules = sh("nft list ruleset");
         assert!(rules.contains("sctp . 3868 : 10.88.0.2 . 3868"), "{rules}");
-        const IPPROTO_SCTP: i32 = 132;
-        let made = nix::libc::IPPROTO_SCTP == IPPROTO_SCTP;
-        assert!(made);
+        // A sequenced-packet socket of the internet family is an SCTP socket.
         match socket(AddressFamily::Inet, SockType::SeqPacket, SockFlag::empty(), None) {
-            Ok(fd) => println!("a sequenced-packet socket exists: {}", fd.as_raw_fd()),
+            Ok(_) => println!("SCTP sockets exist here, but no traffic is sent: std has no SCTP"),
             Err(e) => println!("no SCTP traffic is sent: this kernel has no SCTP sockets ({e})"),
         }
     });
@@ -123,7 +156,7 @@ fn sctp_has_its_elements() {
 fn the_world_sees_the_host_and_the_host_is_closed_to_pods() {
     machine(async || {
         let outside = neighbour();
-        let network = Network::open(dual()).await.unwrap();
+        let network = Network::open(with(FirewallChoice::Auto)).await.unwrap();
         let netns = Netns::new();
         network.attach(&pod(&netns)).await.unwrap();
         serve_tcp(&outside, "192.0.2.2:80");

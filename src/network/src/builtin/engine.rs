@@ -126,7 +126,7 @@ impl Engine {
         let bridge = super::bridge::ensure(&mut self.route, &self.config, &gateways)?;
         self.sysctls.forward(&self.config.bridge, &gateways)?;
         let forwards: Vec<Forward> = self.leases.values().flat_map(Lease::forwards).collect();
-        self.firewall = Some(firewall::install(&self.layout(), &forwards)?);
+        self.firewall = Some(firewall::install(self.config.firewall, &self.layout(), &forwards)?);
         self.bridge = Some(bridge);
         Ok(bridge)
     }

@@ -2,8 +2,8 @@
 
 use ipnet::IpNet;
 
-use super::{lease::Forward, nft::Nftables};
-use crate::NetworkError;
+use super::{iptables::Iptables, lease::Forward, nft::Nftables};
+use crate::{FirewallChoice, NetworkError};
 
 /// What the rules are made of beside the host ports.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,13 +30,32 @@ pub(crate) trait Firewall: Send + std::fmt::Debug {
     fn uninstall(&mut self) -> Result<(), NetworkError>;
 }
 
-/// The first packet filter that takes the rules.
-pub(crate) fn install(layout: &Layout, forwards: &[Forward]) -> Result<Box<dyn Firewall>, NetworkError> {
-    let nftables = Nftables::open(&layout.bridge)
-        .map_err(|e| NetworkError::host("open", "nftables", e))
-        .and_then(|mut nft| nft.install(layout, forwards).map(|()| nft));
-    match nftables {
-        Ok(nft) => Ok(Box::new(nft)),
-        Err(error) => Err(error),
+/// The packet filter that was chosen, or the first that takes the rules.
+pub(crate) fn install(
+    choice: FirewallChoice,
+    layout: &Layout,
+    forwards: &[Forward],
+) -> Result<Box<dyn Firewall>, NetworkError> {
+    let nftables = || -> Result<Box<dyn Firewall>, NetworkError> {
+        let nft = Nftables::open(&layout.bridge).map_err(|e| NetworkError::host("open", "nftables", e))?;
+        ready(nft, layout, forwards)
+    };
+    let iptables = || ready(Iptables::open(layout)?, layout, forwards);
+    match choice {
+        FirewallChoice::Nftables => nftables(),
+        FirewallChoice::Iptables => iptables(),
+        FirewallChoice::Auto => nftables().or_else(|first| {
+            tracing::info!(reason = %first, "nftables does not take the rules: trying iptables");
+            iptables().map_err(|second| NetworkError::Several(vec![first, second]))
+        }),
     }
+}
+
+fn ready(
+    mut firewall: impl Firewall + 'static,
+    layout: &Layout,
+    forwards: &[Forward],
+) -> Result<Box<dyn Firewall>, NetworkError> {
+    firewall.install(layout, forwards)?;
+    Ok(Box::new(firewall))
 }

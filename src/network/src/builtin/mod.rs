@@ -9,6 +9,7 @@ mod bridge;
 mod cidr;
 pub(crate) mod engine;
 pub(crate) mod firewall;
+mod iptables;
 mod lease;
 mod netns;
 mod nft;
