@@ -14,7 +14,8 @@ for what in "$@"; do
     need_commands gcc ip nsenter unshare setsid nft iptables sysctl python3 openssl curl
     need_package ca-certificates /etc/ssl/certs/ca-certificates.crt
     need_package containernetworking-plugins /usr/lib/cni/bridge
-    deb docker-registry >/dev/null ;;
+    mkdir -p "$BIN"
+    ln -sfn "$(deb docker-registry)/usr/bin/docker-registry" "$BIN/docker-registry" ;;
   images) images_make ;;
   *) need_tools "$what" ;;
   esac

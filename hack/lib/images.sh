@@ -64,6 +64,6 @@ hosts_write() {
   local host
   for host in $MIRRORED; do
     mkdir -p "$1/$host"
-    printf 'server = "https://%s"\n\n[host."http://%s"]\n  capabilities = ["pull", "resolve"]\n' "$host" "$REGISTRY" >"$1/$host/hosts.toml"
+    printf 'server = "http://%s"\n\n[host."http://%s"]\n  capabilities = ["pull", "resolve"]\n' "$REGISTRY" "$REGISTRY" >"$1/$host/hosts.toml"
   done
 }
