@@ -4,12 +4,14 @@
 //	streamclient SERVER [scenario...]
 //
 // SERVER is a program that reads one JSON request a line and answers with an address; see examples/serve.rs of
-// crisp-stream. Without scenarios, all are run. The exit code is 1 when one fails.
+// crisp-stream. Scenarios are names or patterns (spdy-*); without any, all are run. The exit code is 1 when one fails.
 package main
 
 import (
 	"fmt"
 	"os"
+	"path"
+	"slices"
 	"time"
 )
 
@@ -29,10 +31,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "usage: streamclient SERVER [scenario...]")
 		os.Exit(2)
 	}
-	wanted := map[string]bool{}
-	for _, name := range os.Args[2:] {
-		wanted[name] = true
-	}
+	wanted := os.Args[2:]
 	s, err := start(os.Args[1])
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -40,7 +39,11 @@ func main() {
 	}
 	failed, ran := 0, 0
 	for _, sc := range scenarios {
-		if len(wanted) > 0 && !wanted[sc.name] {
+		matches := func(pattern string) bool {
+			ok, err := path.Match(pattern, sc.name)
+			return ok && err == nil
+		}
+		if len(wanted) > 0 && !slices.ContainsFunc(wanted, matches) {
 			continue
 		}
 		ran++
