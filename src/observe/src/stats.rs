@@ -122,7 +122,7 @@ pub struct ContainerStats {
     pub swap: Option<SwapUsage>,
     /// I/O.
     pub io: Option<IoUsage>,
-    /// Threads.
+    /// Threads; only counted in the stats of a pod that has no cgroup.
     pub tasks: Option<u64>,
     /// Writable layer.
     pub writable_layer: Option<LayerUsage>,

@@ -66,6 +66,9 @@ fn hint(path: &Path, error: &io::Error) -> &'static str {
     }
 }
 
+/// More than any file of one cgroup but `io.stat` and `memory.numa_stat` has.
+const CHUNK: usize = 8192;
+
 /// A buffer that is used again for every file, so that a hundred containers cost no hundred allocations.
 #[derive(Debug, Default)]
 pub(super) struct Reader {
@@ -75,18 +78,23 @@ pub(super) struct Reader {
 impl Reader {
     /// The file's text; `None`: there is no such file. Bytes that are not UTF-8 end it (the kernel writes none).
     pub(super) fn read(&mut self, path: &Path) -> Result<Option<&str>, CgroupError> {
-        self.buffer.clear();
         let mut file = match fs::File::open(path) {
             Ok(file) => file,
             Err(e) if is_gone(&e) => return Ok(None),
             Err(source) => return Err(CgroupError::host("read", path, source)),
         };
-        // Kernel files report a size of 0 or of a page, so it is not asked for.
-        let mut chunk = [0u8; 4096];
+        // Kernel files report a size of 0 or of a page, so it is not asked for. Those read here are made in one piece:
+        // a read that does not fill the buffer was the last one.
+        let mut filled = 0;
         loop {
-            match file.read(&mut chunk) {
-                Ok(0) => break,
-                Ok(n) => self.buffer.extend_from_slice(&chunk[..n]),
+            self.buffer.resize(filled + CHUNK, 0);
+            match file.read(&mut self.buffer[filled..]) {
+                Ok(n) => {
+                    filled += n;
+                    if n < CHUNK {
+                        break;
+                    }
+                }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if is_gone(&e) => return Ok(None),
                 // A pressure file of a host that switched it off at boot.
@@ -94,6 +102,7 @@ impl Reader {
                 Err(source) => return Err(CgroupError::host("read", path, source)),
             }
         }
+        self.buffer.truncate(filled);
         Ok(Some(match std::str::from_utf8(&self.buffer) {
             Ok(text) => text,
             Err(e) => std::str::from_utf8(&self.buffer[..e.valid_up_to()]).unwrap_or_default(),

@@ -169,16 +169,24 @@ pub struct Psi {
 /// How much is asked for: each file costs 5 to 20 microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Detail {
-    /// What CRI stats need.
+    /// What CRI stats of a container need.
     Brief,
+    /// The same and the number of tasks.
+    WithTasks,
     /// Everything.
     Full,
 }
 
 impl CgroupFs {
-    /// Processor time, memory and tasks, from as few files as it takes: limits, throttling and block I/O may be left out.
+    /// Processor time and memory, from as few files as it takes: tasks, throttling, block I/O and what is marked so
+    /// may be left out.
     pub fn stats(&self, cgroup: &str) -> Result<CgroupStats, CgroupError> {
         self.measure(cgroup, Detail::Brief)
+    }
+
+    /// [`CgroupFs::stats`] with the number of tasks.
+    pub fn stats_with_tasks(&self, cgroup: &str) -> Result<CgroupStats, CgroupError> {
+        self.measure(cgroup, Detail::WithTasks)
     }
 
     /// Everything in [`CgroupStats`].

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io,
+    io::{self, Read},
     os::{fd::AsRawFd, unix::fs::OpenOptionsExt},
 };
 
@@ -47,7 +47,9 @@ impl NetworkView {
 
     /// The devices but the loopback, the default one (`eth0`) first. An error once the process is gone.
     pub(super) fn read(&self) -> io::Result<Vec<InterfaceUsage>> {
-        let text = std::fs::read_to_string(format!("/proc/self/fd/{}/net/dev", self.process.as_raw_fd()))?;
+        let mut file = File::open(format!("/proc/self/fd/{}/net/dev", self.process.as_raw_fd()))?;
+        let mut text = String::with_capacity(2048);
+        file.read_to_string(&mut text)?;
         Ok(parse(&text))
     }
 }

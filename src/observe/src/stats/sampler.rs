@@ -150,18 +150,22 @@ impl Sampler {
     /// What the container uses; `None`: it is not registered.
     pub async fn container(&self, id: &ContainerId) -> Option<Arc<ContainerStats>> {
         let container = lock(&self.shared.registry).containers.get(id).cloned()?;
-        Some(self.measure_container(&container))
+        Some(self.measure_container(&container, false))
     }
 
     /// What each of the containers uses, in the order asked for, without those that are not registered.
     pub async fn containers(&self, ids: &[ContainerId]) -> Vec<Arc<ContainerStats>> {
+        self.measure_all(ids, false).await
+    }
+
+    async fn measure_all(&self, ids: &[ContainerId], whole: bool) -> Vec<Arc<ContainerStats>> {
         let found: Vec<Arc<Container>> = {
             let registry = lock(&self.shared.registry);
             ids.iter().filter_map(|id| registry.containers.get(id).cloned()).collect()
         };
         let mut all = Vec::with_capacity(found.len());
         for container in found {
-            all.push(self.measure_container(&container));
+            all.push(self.measure_container(&container, whole));
             // A list of hundreds takes milliseconds; other requests need not wait for all of it.
             tokio::task::yield_now().await;
         }
@@ -172,7 +176,8 @@ impl Sampler {
     pub async fn sandbox(&self, id: &SandboxId) -> Option<SandboxStats> {
         let sandbox = lock(&self.shared.registry).sandboxes.get(id).cloned()?;
         let ids: Vec<ContainerId> = lock(&sandbox.containers).iter().cloned().collect();
-        let containers = self.containers(&ids).await;
+        // Where the pod has no cgroup its tasks are theirs.
+        let containers = self.measure_all(&ids, sandbox.target.cgroup.is_none()).await;
         Some(self.measure_sandbox(&sandbox, containers))
     }
 
@@ -195,9 +200,9 @@ impl Sampler {
         &self.shared.fs
     }
 
-    fn measure_container(&self, container: &Arc<Container>) -> Arc<ContainerStats> {
+    fn measure_container(&self, container: &Arc<Container>, whole: bool) -> Arc<ContainerStats> {
         let target = &container.target;
-        let usage = self.cgroup_usage(&mut lock(&container.slot), &target.cgroup);
+        let usage = self.cgroup_usage(&mut lock(&container.slot), &target.cgroup, whole);
         Arc::new(ContainerStats {
             id: target.id.clone(),
             sandbox: target.sandbox.clone(),
@@ -210,8 +215,8 @@ impl Sampler {
         })
     }
 
-    fn cgroup_usage(&self, slot: &mut Slot, cgroup: &str) -> Usage {
-        slot.usage(&self.shared.fs, cgroup, self.shared.options.ttl).unwrap_or_else(|error| {
+    fn cgroup_usage(&self, slot: &mut Slot, cgroup: &str, whole: bool) -> Usage {
+        slot.usage(&self.shared.fs, cgroup, self.shared.options.ttl, whole).unwrap_or_else(|error| {
             tracing::warn!(%error, cgroup, "statistics cannot be read");
             Usage::default()
         })
@@ -222,7 +227,7 @@ impl Sampler {
         let (slot, network) = &mut *state;
         let (cpu, memory, io, tasks) = match &sandbox.target.cgroup {
             Some(cgroup) => {
-                let usage = self.cgroup_usage(slot, cgroup);
+                let usage = self.cgroup_usage(slot, cgroup, true);
                 (usage.cpu, usage.memory, usage.io, usage.tasks)
             }
             None => {

@@ -38,14 +38,23 @@ impl Slot {
         self.base = fs.cpu_usage(cgroup).ok().map(|usage| Base { at: Instant::now(), usage });
     }
 
-    /// The last measure if it is younger than `ttl`, else a new one. A cgroup that is gone has used nothing.
-    pub(super) fn usage(&mut self, fs: &CgroupFs, cgroup: &str, ttl: Duration) -> Result<Usage, CgroupError> {
+    /// The last measure if it is younger than `ttl`, else a new one, with the tasks if `whole`. A cgroup that is gone
+    /// has used nothing.
+    pub(super) fn usage(
+        &mut self,
+        fs: &CgroupFs,
+        cgroup: &str,
+        ttl: Duration,
+        whole: bool,
+    ) -> Result<Usage, CgroupError> {
         if let Some((at, usage)) = self.last
             && at.elapsed() < ttl
+            && (!whole || usage.tasks.is_some())
         {
             return Ok(usage);
         }
-        let usage = match fs.stats(cgroup) {
+        let stats = if whole { fs.stats_with_tasks(cgroup) } else { fs.stats(cgroup) };
+        let usage = match stats {
             Ok(stats) => self.convert(&stats, Instant::now(), Timestamp::now()),
             Err(CgroupError::NotFound { .. }) => {
                 *self = Self::default();

@@ -48,7 +48,9 @@ pub(super) fn measure(
         memory: memory(v1, relative, full, reader)?,
         ..CgroupStats::default()
     };
-    if let Some(current) = read(v1, relative, ("pids", "pids.current"), reader)?.and_then(parse::number) {
+    if detail != Detail::Brief
+        && let Some(current) = read(v1, relative, ("pids", "pids.current"), reader)?.and_then(parse::number)
+    {
         let limit = match full {
             true => read(v1, relative, ("pids", "pids.max"), reader)?.and_then(parse::number),
             false => None,

@@ -27,7 +27,9 @@ pub(super) fn measure(
         io_pressure: pressure(dir, "io.pressure", reader)?,
         ..CgroupStats::default()
     };
-    if let Some(current) = number(dir, "pids.current", reader)? {
+    if detail != Detail::Brief
+        && let Some(current) = number(dir, "pids.current", reader)?
+    {
         let limit = if full { number(dir, "pids.max", reader)? } else { None };
         stats.pids = Some(PidStats { current, limit });
     }
