@@ -2,11 +2,6 @@
 //!
 //! Wire types stop in this crate: `from_wire` checks requests and turns them into `crisp-model`'s types, `to_wire`
 //! turns what came of them into answers, and the services only translate, call and map errors.
-//!
-//! ```text
-//!   cli -> config -> logging -> serve -> services -> from_wire, to_wire, status
-//!                    reload     settings, facts, notify
-//! ```
 
 pub mod cli;
 pub mod config;

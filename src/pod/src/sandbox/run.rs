@@ -1,0 +1,169 @@
+//! RunPodSandbox: from a configuration to a running infra container with a network.
+//!
+//! ```text
+//!   record (intent) --------------------\
+//!   files, /dev/shm ---------------------+--> pin the network namespace --> network ADD --> record (fact)
+//!   monitor started --> infra container /
+//! ```
+//!
+//! What can run beside something else does. When a step fails, everything is torn down by [`super::stop::tear_down`], which is
+//! idempotent and knows nothing of how far it got; after a crash `recover` calls the same.
+
+use std::sync::Arc;
+
+use crisp_model::security::NamespaceMode;
+use crisp_monitor::{
+    client::{Monitor, SpawnOptions},
+    protocol::{Cgroup, Event, Infra, StartInfra},
+};
+use crisp_network::PodAttachment;
+use crisp_store::Durability;
+use tokio::sync::mpsc;
+
+use super::{files, stop};
+use crate::{
+    context::Context,
+    error::PodError,
+    owner::{Effect, Operation, Outcome, Reply},
+    record::SandboxRecord,
+};
+
+/// A sandbox that is up.
+#[derive(Debug)]
+pub(crate) struct Up {
+    pub record: SandboxRecord,
+    pub monitor: Monitor,
+    pub events: mpsc::Receiver<Event>,
+}
+
+/// The infra container's own cgroup.
+pub(crate) fn infra_cgroup(context: &Context, id: &crisp_model::SandboxId, parent: &str) -> String {
+    format!("{}/{id}", context.pod_cgroup(id, parent))
+}
+
+pub(crate) async fn run(op: Operation) -> Outcome {
+    let mut record = (*op.sandbox).clone();
+    record.attached = has_network(&record);
+    let mut monitor = None;
+    match bring_up(&op, &mut record, &mut monitor).await {
+        Ok(events) => {
+            let Some(monitor) = monitor else {
+                return (None, Err(PodError::host("start the monitor", "no monitor")));
+            };
+            (Some(Effect::Up(Box::new(Up { record, monitor, events }))), Ok(Reply::Done))
+        }
+        Err(error) => {
+            op.stage.enter("undoing what was made");
+            for failure in stop::tear_down(&op.context, &record, monitor, &[]).await {
+                tracing::error!(sandbox = %record.id, %failure, "undoing RunPodSandbox");
+            }
+            if let Err(failure) = op.context.sandboxes.remove(record.id.as_str()) {
+                tracing::error!(sandbox = %record.id, %failure, "undoing RunPodSandbox");
+            }
+            (None, Err(error))
+        }
+    }
+}
+
+/// Whether the pod has a network namespace of its own.
+pub(crate) fn has_network(record: &SandboxRecord) -> bool {
+    record.config.security.namespaces.network != NamespaceMode::Node
+}
+
+async fn bring_up(
+    op: &Operation,
+    record: &mut SandboxRecord,
+    monitor: &mut Option<Monitor>,
+) -> Result<mpsc::Receiver<Event>, PodError> {
+    let context = &op.context;
+    op.stage.enter("making files, starting the monitor and the infra container");
+    let dir = context.pod_dir(&record.id);
+    // The monitor's socket needs the folder, which is one system call.
+    make_folder(&dir)?;
+    let intent = record.clone();
+    let prepared = context.blocking(move |c| {
+        c.sandboxes.put(intent.id.as_str(), &intent, Durability::Power)?;
+        files::make(&c.pod_dir(&intent.id), &intent.config)
+    });
+    let started = start_infra(context, record, monitor);
+    let (prepared, started) = tokio::join!(prepared, started);
+    prepared??;
+    let (infra, events) = started?;
+    if record.attached {
+        op.stage.enter("pinning the network namespace");
+        let (pid, netns) = (infra.pid, context.netns(&record.id));
+        context.blocking(move |_| pin(pid, &netns)).await??;
+        op.stage.enter("attaching the network");
+        let attached = context.network.attach(&attachment(context, record)).await;
+        record.ips = attached.map_err(|e| PodError::host("attach the pod's network", e))?.ips;
+    }
+    record.infra = Some(infra);
+    op.stage.enter("storing the record");
+    let fact = record.clone();
+    // The addresses are in the network's own records; this one only has to survive the daemon.
+    context.blocking(move |c| c.sandboxes.put(fact.id.as_str(), &fact, Durability::Process)).await??;
+    Ok(events)
+}
+
+fn make_folder(dir: &std::path::Path) -> Result<(), PodError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o711).create(dir);
+    made.map_err(|e| PodError::host(format!("make {}", dir.display()), e))
+}
+
+async fn start_infra(
+    context: &Arc<Context>,
+    record: &SandboxRecord,
+    slot: &mut Option<Monitor>,
+) -> Result<(Infra, mpsc::Receiver<Event>), PodError> {
+    let binary = context.config.monitor.clone();
+    let dir = context.pod_dir(&record.id);
+    let (monitor, events) = Monitor::spawn(SpawnOptions { binary, dir, sandbox: record.id.clone() }).await?;
+    *slot = Some(monitor.clone());
+    let config = &record.config;
+    let namespaces = &config.security.namespaces;
+    let of_pod = |mode: &NamespaceMode| *mode == NamespaceMode::Pod;
+    let network = of_pod(&namespaces.network);
+    let infra = StartInfra {
+        network,
+        ipc: of_pod(&namespaces.ipc),
+        // The CRI has no mode for UTS: it goes with the network, as in every runtime.
+        uts: network,
+        pid: of_pod(&namespaces.pid),
+        user: namespaces.user.clone(),
+        hostname: files::hostname(config),
+        sysctls: config.sysctls.clone(),
+        cgroup: Cgroup { path: infra_cgroup(context, &record.id, &config.cgroup_parent), systemd: false },
+        oom_score_adj: Some(-998),
+        selinux_label: None,
+    };
+    Ok((monitor.start_infra(infra).await?, events))
+}
+
+/// Keeps the network namespace reachable after the infra container has died, so that the network can be taken down in order.
+fn pin(pid: i32, at: &std::path::Path) -> Result<(), PodError> {
+    let failed = |e: &dyn std::fmt::Display| {
+        PodError::host(format!("pin the network namespace at {}", at.display()), e)
+    };
+    if let Some(folder) = at.parent() {
+        std::fs::create_dir_all(folder).map_err(|e| failed(&e))?;
+    }
+    crisp_host::mountpoint::pin(std::path::Path::new(&format!("/proc/{pid}/ns/net")), at)
+        .map_err(|e| failed(&e))
+}
+
+fn attachment(context: &Context, record: &SandboxRecord) -> PodAttachment {
+    let config = &record.config;
+    PodAttachment {
+        sandbox: record.id.clone(),
+        name: config.metadata.name.clone(),
+        namespace: config.metadata.namespace.clone(),
+        uid: config.metadata.uid.clone(),
+        netns: context.netns(&record.id),
+        port_mappings: config.port_mappings.clone(),
+        dns: config.dns.clone(),
+        aliases: Vec::new(),
+        cgroup_parent: config.cgroup_parent.clone(),
+        annotations: config.annotations.clone(),
+    }
+}
