@@ -57,6 +57,10 @@ func main() {
 			fmt.Printf("ok   %-28s %8s\n", sc.name, took)
 		}
 	}
+	if err := s.settled(); err != nil {
+		failed++
+		fmt.Printf("FAIL %-28s %8s  %v\n", "nothing left", "", err)
+	}
 	s.stop()
 	fmt.Printf("%d run, %d failed\n", ran, failed)
 	if failed > 0 || ran == 0 {

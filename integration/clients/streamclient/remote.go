@@ -246,6 +246,30 @@ func gone(d dial) func(*server) error {
 	}
 }
 
+// many: processes at the same time, each with input, output and exit code.
+func many(d dial) func(*server) error {
+	return func(s *server) error {
+		results := make(chan error, 60)
+		for i := 0; i < cap(results); i++ {
+			go func() {
+				var out bytes.Buffer
+				in := strings.Repeat(fmt.Sprintf("line %d\n", i), 2000)
+				err := run(s, d, "exec", shell(fmt.Sprintf("cat; exit %d", i+1)), remotecommand.StreamOptions{Stdin: strings.NewReader(in), Stdout: &out})
+				if err = code(err, i+1); err == nil && out.String() != in {
+					err = fmt.Errorf("process %d: %d bytes came back instead of %d", i, out.Len(), len(in))
+				}
+				results <- err
+			}()
+		}
+		for i := 0; i < cap(results); i++ {
+			if err := <-results; err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
 // pattern is endless data that does not repeat soon.
 type pattern struct{}
 
@@ -343,6 +367,7 @@ func init() {
 		add(t.name+"-attach", attach(t.dial))
 		add(t.name+"-once", once(t.dial))
 		add(t.name+"-gone", gone(t.dial))
+		add(t.name+"-many", many(t.dial))
 		add(t.name+"-bulk-exact", bulk(t.dial, true))
 		add(t.name+"-bulk", bulk(t.dial, false))
 		add(t.name+"-source", source(t.dial))

@@ -7,8 +7,10 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 )
 
 // server is the program under test.
@@ -17,6 +19,8 @@ type server struct {
 	in  io.WriteCloser
 	out *bufio.Reader
 	mu  sync.Mutex
+	// descriptors that were open before the first request
+	descriptors int
 }
 
 // process is what an exec or attach asks for.
@@ -42,7 +46,13 @@ func start(path string) (*server, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	return &server{cmd: cmd, in: in, out: bufio.NewReader(out)}, nil
+	s := &server{cmd: cmd, in: in, out: bufio.NewReader(out)}
+	// A first exchange: the server has started when it has answered.
+	if _, err := s.ask("exec", process{Command: []string{"true"}, Stdout: true}); err != nil {
+		return nil, err
+	}
+	s.descriptors, _, err = s.left()
+	return s, err
 }
 
 func (s *server) stop() {
@@ -70,4 +80,43 @@ func (s *server) ask(kind string, request any) (string, error) {
 		return "", fmt.Errorf("%s: %s", line, answer)
 	}
 	return answer, nil
+}
+
+// left counts the descriptors and the children of the server.
+func (s *server) left() (descriptors, children int, err error) {
+	proc := fmt.Sprintf("/proc/%d", s.cmd.Process.Pid)
+	fds, err := os.ReadDir(proc + "/fd")
+	if err != nil {
+		return 0, 0, err
+	}
+	tasks, err := filepath.Glob(proc + "/task/*/children")
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, task := range tasks {
+		text, err := os.ReadFile(task)
+		if err != nil && !os.IsNotExist(err) {
+			return 0, 0, err
+		}
+		children += len(strings.Fields(string(text)))
+	}
+	return len(fds), children, nil
+}
+
+// settled waits until the server holds no more than it did at the start.
+func (s *server) settled() error {
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		descriptors, children, err := s.left()
+		if err != nil {
+			return err
+		}
+		if descriptors <= s.descriptors && children == 0 {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("the server still holds %d descriptors (%d at first) and %d processes", descriptors, s.descriptors, children)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
 }
