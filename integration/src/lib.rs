@@ -1,1 +1,4 @@
 //! Drives the real binaries.
+
+pub mod bed;
+pub mod client;
