@@ -73,6 +73,10 @@ pub enum Outcome {
 }
 
 /// A process, or an attached container, and its streams.
+///
+/// The descriptors are made non-blocking and polled: pipes, sockets and terminals, no files and no /dev/null. After the
+/// process has ended its output is read to the end, so a child that keeps the output open keeps the session: as with
+/// the other runtimes.
 pub struct Session {
     /// Where the client's input goes: a pipe, a socket or a terminal's master. `None` if none was asked for.
     pub stdin: Option<OwnedFd>,
