@@ -67,6 +67,11 @@ impl Set {
         Self(self.0 & other.0)
     }
 
+    /// The names of those in it that this version knows.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        NAMES.into_iter().enumerate().filter(move |(number, _)| self.contains(*number)).map(|(_, name)| name)
+    }
+
     fn contains(self, number: usize) -> bool {
         self.0 >> number & 1 == 1
     }

@@ -8,6 +8,7 @@ pub mod file;
 pub mod mount;
 pub mod mountpoint;
 pub mod namespace;
+pub mod probe;
 pub mod process;
 #[cfg(feature = "seccomp-compile")]
 pub mod seccomp;
