@@ -50,7 +50,7 @@ struct Now {
     renewing: bool,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 enum Source {
     Cni(PathBuf, Arc<NetworkList>),
     Builtin,
@@ -192,8 +192,10 @@ async fn follow(inner: Weak<Inner>, mut watched: cni::Watch) {
             return;
         }
         let Some(inner) = inner.upgrade() else { return };
-        inner.reload();
-        inner.renew().await;
+        // Other files of the folder change, too: plugins keep their credentials there.
+        if inner.reload() {
+            inner.renew().await;
+        }
     }
 }
 
@@ -202,8 +204,8 @@ impl Inner {
         self.now.lock().unwrap_or_else(PoisonError::into_inner).source.clone()
     }
 
-    /// Reads the configuration folder.
-    fn reload(&self) {
+    /// Reads the configuration folder; returns whether it says something new.
+    fn reload(&self) -> bool {
         let source = match cni::load(&self.config.cni_conf_dir) {
             Found::Network(path, list) => Source::Cni(path, Arc::new(list)),
             Found::Broken(path, error) => Source::None(format!("{}: {error}", path.display())),
@@ -213,8 +215,13 @@ impl Inner {
                 self.config.cni_conf_dir.display()
             )),
         };
-        tracing::info!(?source, "pod network");
-        self.now.lock().unwrap_or_else(PoisonError::into_inner).source = source;
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = now.source != source;
+        if new {
+            tracing::info!(?source, "pod network");
+            now.source = source;
+        }
+        new
     }
 
     fn may_renew(&self, ready: bool) -> bool {
