@@ -22,6 +22,25 @@ pub fn write_id_maps(pid: Pid, maps: &UserNamespace) -> io::Result<()> {
     fs::write(format!("/proc/{pid}/gid_map"), id_map(&maps.gids))
 }
 
+/// The maps of the user namespace that `pid` is in, seen from that of the caller.
+pub fn read_id_maps(pid: i32) -> io::Result<UserNamespace> {
+    let read = |kind: &str| -> io::Result<Vec<IdMapping>> {
+        let path = format!("/proc/{pid}/{kind}_map");
+        let text = fs::read_to_string(&path)?;
+        parse_id_map(&text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, path))
+    };
+    Ok(UserNamespace { uids: read("uid")?, gids: read("gid")? })
+}
+
+fn parse_id_map(text: &str) -> Option<Vec<IdMapping>> {
+    let line = |line: &str| {
+        let mut fields = line.split_ascii_whitespace().map(|f| f.parse::<u32>().ok());
+        let (container_id, host_id, length) = (fields.next()??, fields.next()??, fields.next()??);
+        Some(IdMapping { host_id, container_id, length })
+    };
+    text.lines().map(line).collect()
+}
+
 /// The id outside that `id` inside stands for; itself without a user namespace, `None` where it is not mapped.
 pub fn outside(mappings: Option<&[IdMapping]>, id: u32) -> Option<u32> {
     let Some(mappings) = mappings else { return Some(id) };
@@ -67,6 +86,9 @@ mod tests {
             IdMapping { host_id: 7, container_id: 5000, length: 1 },
         ];
         assert_eq!(id_map(&maps), "0 100000 1000\n5000 7 1\n");
+        assert_eq!(parse_id_map(&id_map(&maps)).unwrap(), maps);
+        assert_eq!(parse_id_map("  0  100000  1000\n5000 7 1").unwrap(), maps);
+        assert_eq!(parse_id_map("0 x 1"), None);
         for (inside, expected) in
             [(0, Some(100_000)), (999, Some(100_999)), (1000, None), (5000, Some(7)), (5001, None)]
         {

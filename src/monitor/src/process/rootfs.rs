@@ -1,0 +1,204 @@
+//! Root file systems and volumes, mounted in the mount namespace of a worker.
+//!
+//! Nothing here is ever mounted on the host: the namespace, and with it every mount, lives in the container's init only. The
+//! folders that are mounted on belong to the daemon.
+
+use std::{
+    ffi::CString,
+    fs::{self, File},
+    io,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::{ffi::OsStrExt, fs::OpenOptionsExt},
+    },
+    path::{Path, PathBuf},
+};
+
+use crisp_host::mount::{self as by_fd, LONGEST_VALUE, NewFilesystem};
+use crisp_model::image::Rootfs;
+use nix::mount::{MsFlags, mount};
+
+use super::{Failure, host, invalid};
+
+/// Makes the mount that holds `path` private to this namespace, so that what is mounted below it stays in it.
+pub(super) fn isolate(path: &Path) {
+    for ancestor in path.ancestors().filter(|a| *a != Path::new("/")) {
+        // Only the root of a mount can be changed; the first that can is the one that holds the path.
+        if mount(None::<&str>, ancestor, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>).is_ok() {
+            return;
+        }
+    }
+}
+
+/// Mounts a container's root file system; its layers are seen through `userns`, if there is one.
+pub(super) fn mount_rootfs(rootfs: &Rootfs, userns: Option<BorrowedFd<'_>>) -> Result<(), Failure> {
+    let missing = |path: &Path| invalid(path.display().to_string(), "no such folder");
+    for path in rootfs.lower.iter().chain([&rootfs.upper, &rootfs.work]) {
+        if !path.is_dir() {
+            return Err(missing(path));
+        }
+    }
+    let operation = format!("mount the root file system at {}", rootfs.mountpoint.display());
+    fs::create_dir_all(&rootfs.mountpoint).map_err(host(operation.clone()))?;
+    let mounted = match userns {
+        None => overlay(&rootfs.lower, Some((&rootfs.upper, &rootfs.work)), &rootfs.mountpoint),
+        Some(userns) => idmapped_overlay(rootfs, userns),
+    };
+    mounted.map_err(host(operation))
+}
+
+/// Mounts layers of an image, read-only.
+pub(super) fn mount_image(
+    lower: &[PathBuf],
+    mountpoint: &Path,
+    userns: Option<BorrowedFd<'_>>,
+) -> Result<(), Failure> {
+    let operation = format!("mount an image at {}", mountpoint.display());
+    let run = || -> io::Result<()> {
+        fs::create_dir_all(mountpoint)?;
+        let mapped = match userns {
+            Some(userns) => MappedLayers::new(lower, userns)?,
+            None => MappedLayers { folders: lower.to_vec(), _mounts: vec![] },
+        };
+        match mapped.folders.as_slice() {
+            [] => Ok(()), // an image without layers is an empty folder
+            [single] => {
+                // overlayfs wants two layers where none is writable.
+                let tree = by_fd::clone_tree(single, false)?;
+                by_fd::set_attributes(tree.as_fd(), libc::MOUNT_ATTR_RDONLY, None, false)?;
+                by_fd::attach(tree.as_fd(), mountpoint)
+            }
+            several => overlay(several, None, mountpoint),
+        }
+    };
+    run().map_err(host(operation))
+}
+
+/// Mounts a clone of `source` at `staging`, seen through the maps of `userns`.
+pub(super) fn mount_idmapped(source: &Path, staging: &Path, userns: BorrowedFd<'_>) -> Result<(), Failure> {
+    let tree = by_fd::clone_tree(source, true).map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => invalid(source.display().to_string(), e),
+        _ => host(format!("clone the mount of {}", source.display()))(e),
+    })?;
+    let run = || -> io::Result<()> {
+        by_fd::set_attributes(tree.as_fd(), 0, Some(userns), true)?;
+        if source.is_dir() {
+            fs::create_dir_all(staging)?;
+        } else {
+            staging.parent().map_or(Ok(()), fs::create_dir_all)?;
+            File::options().create(true).append(true).open(staging)?;
+        }
+        by_fd::attach(tree.as_fd(), staging)
+    };
+    run().map_err(host(format!("map the ids of {} (its file system may not be able to)", source.display())))
+}
+
+/// Layers cloned with an id mapping: paths through descriptors of unattached mounts, which live as long as this.
+struct MappedLayers {
+    folders: Vec<PathBuf>,
+    _mounts: Vec<OwnedFd>,
+}
+
+impl MappedLayers {
+    fn new(layers: &[PathBuf], userns: BorrowedFd<'_>) -> io::Result<Self> {
+        let mounts: Vec<OwnedFd> = layers.iter().map(|l| idmap(l, userns)).collect::<io::Result<_>>()?;
+        Ok(Self { folders: mounts.iter().map(through).collect(), _mounts: mounts })
+    }
+}
+
+fn idmap(path: &Path, userns: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let tree = by_fd::clone_tree(path, false)?;
+    by_fd::set_attributes(tree.as_fd(), 0, Some(userns), false)?;
+    Ok(tree)
+}
+
+fn through(fd: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+}
+
+/// The writable layer and its work folder have to lie in one mount: their common parent is mapped, so that what the
+/// container's root writes is root's on the disk too.
+fn idmapped_overlay(rootfs: &Rootfs, userns: BorrowedFd<'_>) -> io::Result<()> {
+    let layers = MappedLayers::new(&rootfs.lower, userns)?;
+    let (Some(parent), Some(upper), Some(work)) =
+        (rootfs.upper.parent(), rootfs.upper.file_name(), rootfs.work.file_name())
+    else {
+        return Err(io::Error::other("the writable layer has no parent folder"));
+    };
+    if rootfs.work.parent() != Some(parent) {
+        return Err(io::Error::other("the writable layer and its work folder have different parents"));
+    }
+    let parent = idmap(parent, userns)?;
+    let (upper, work) = (through(&parent).join(upper), through(&parent).join(work));
+    overlay(&layers.folders, Some((&upper, &work)), &rootfs.mountpoint)
+}
+
+/// Mounts an overlay: by `fsopen` where the kernel takes its layers one by one (Linux 6.8), else by `mount`.
+fn overlay(lower: &[PathBuf], upper: Option<(&Path, &Path)>, target: &Path) -> io::Result<()> {
+    match overlay_by_fd(lower, upper, target) {
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL)) => {
+            overlay_by_options(lower, upper, target)
+        }
+        other => other,
+    }
+}
+
+fn overlay_by_fd(lower: &[PathBuf], upper: Option<(&Path, &Path)>, target: &Path) -> io::Result<()> {
+    let new = NewFilesystem::open(c"overlay")?;
+    let mut short = Shortened::default();
+    for layer in lower {
+        new.set(c"lowerdir+", &short.value(layer)?)?;
+    }
+    if let Some((upper, work)) = upper {
+        new.set(c"upperdir", &short.value(upper)?)?;
+        new.set(c"workdir", &short.value(work)?)?;
+    }
+    let read_only = if upper.is_none() { libc::MOUNT_ATTR_RDONLY } else { 0 };
+    by_fd::attach(new.mount(read_only)?.as_fd(), target)
+}
+
+fn overlay_by_options(lower: &[PathBuf], upper: Option<(&Path, &Path)>, target: &Path) -> io::Result<()> {
+    // Through descriptors: every name is short and has no character that would have to be escaped.
+    let mut short = Shortened::default();
+    let mut name = |path: &Path| short.open(path);
+    let layers: Vec<String> = lower.iter().map(|l| name(l)).collect::<io::Result<_>>()?;
+    let mut options = format!("lowerdir={}", layers.join(":"));
+    let mut flags = MsFlags::MS_RDONLY;
+    if let Some((upper, work)) = upper {
+        // The work folder has to be a sibling that the kernel sees in the same mount, so these go by name.
+        for (key, path) in [("upperdir", upper), ("workdir", work)] {
+            options += &format!(",{key}={}", escape(path)?);
+        }
+        flags = MsFlags::empty();
+    }
+    Ok(mount(Some("overlay"), target, Some("overlay"), flags, Some(options.as_str()))?)
+}
+
+/// A value of a mount option, with backslashes before what would end it.
+fn escape(path: &Path) -> io::Result<String> {
+    let text = path.to_str().ok_or_else(|| io::Error::other("a path that is not UTF-8"))?;
+    Ok(text
+        .chars()
+        .flat_map(|c| if matches!(c, ',' | ':' | '\\') { vec!['\\', c] } else { vec![c] })
+        .collect())
+}
+
+/// Holds the descriptors through which paths that are too long for an option are named.
+#[derive(Default)]
+struct Shortened(Vec<File>);
+
+impl Shortened {
+    fn value(&mut self, path: &Path) -> io::Result<CString> {
+        let bytes = path.as_os_str().as_bytes();
+        if bytes.len() <= LONGEST_VALUE {
+            return Ok(CString::new(bytes)?);
+        }
+        Ok(CString::new(self.open(path)?)?)
+    }
+
+    fn open(&mut self, path: &Path) -> io::Result<String> {
+        let flags = libc::O_PATH | libc::O_CLOEXEC | libc::O_DIRECTORY;
+        self.0.push(File::options().read(true).custom_flags(flags).open(path)?);
+        Ok(format!("/proc/self/fd/{}", self.0[self.0.len() - 1].as_raw_fd()))
+    }
+}
