@@ -19,7 +19,7 @@ use std::{
 use serde::{Serialize, Serializer};
 
 use crate::{
-    cgroup::{CgroupFs, Layout},
+    cgroup::{CgroupFs, Layout, devices},
     mount::{self, NewFilesystem},
 };
 
@@ -92,6 +92,8 @@ pub struct Host {
     pub pidfd: Ability,
     /// Pressure stall information.
     pub pressure: Ability,
+    /// Device rules on cgroup v2 (`BPF_PROG_TYPE_CGROUP_DEVICE`).
+    pub device_programs: Ability,
     /// AppArmor.
     pub apparmor: Ability,
     /// SELinux; `None`: off.
@@ -133,6 +135,7 @@ impl Host {
             seccomp_notify: facts::seccomp_action(facts::SECCOMP_RET_USER_NOTIF),
             pidfd: Ability::of(crate::process::pidfd(nix::unistd::getpid())),
             pressure: Ability::of(std::fs::read("/proc/pressure/cpu")),
+            device_programs: Ability::of(devices::supported()),
             apparmor: facts::apparmor(),
             selinux: facts::selinux(),
             criu: facts::in_path("criu"),

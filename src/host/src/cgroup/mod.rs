@@ -10,6 +10,7 @@
 //! [`slice_path`] make such paths of systemd's names.
 
 mod apply;
+pub mod devices;
 mod error;
 mod files;
 mod freeze;
