@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2034  # read by the scripts that source this
 # Where everything is. Each script sources this first; it only sets variables and asks for root.
-# Variables a user may set: CRISP_CACHE, CRISP_REGISTRY (local|public|auto), CRISP_RUNTIME (crisp|containerd), LAB.
+# Variables a user may set: CRISP_CACHE, CRISP_OUT, CRISP_REGISTRY (local|public|auto), CRISP_RUNTIME (crisp|containerd), LAB.
 set -euo pipefail
 
 HACK=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -9,7 +9,7 @@ ROOT=$(dirname "$HACK")
 # What survives between runs lives outside the tree.
 CRISP_CACHE=${CRISP_CACHE:-$HOME/.cache/crisp}
 BIN=$CRISP_CACHE/bin          # tools built from Go modules
-OUT=$CRISP_CACHE/out          # crisp and crisp-monitor, side by side
+OUT=${CRISP_OUT:-$CRISP_CACHE/out} # crisp and crisp-monitor, side by side
 IMAGES=$CRISP_CACHE/images    # image layouts
 DEBS=$CRISP_CACHE/debs        # Debian packages unpacked without being installed
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$CRISP_CACHE/target}
