@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use crisp_host::cgroup::{CgroupFs, Layout};
+use crisp_host::{
+    cgroup::{CgroupFs, Layout},
+    probe::Host,
+};
 use crisp_spec::{CgroupLayout, Controller, Defaults, HostFacts};
 
 /// The facts of a probed host.
@@ -14,7 +17,7 @@ pub fn spec_facts(host: &Host, cgroups: &CgroupFs) -> HostFacts {
     HostFacts {
         cgroup: cgroup_layout(cgroups.layout()),
         swap_accounting: host.swap_accounting,
-        hugepage_sizes: Vec::new(),
+        hugepage_sizes: host.hugepage_sizes.clone(),
         capabilities: host.capabilities.clone(),
         devices,
         apparmor: None,
@@ -35,46 +38,5 @@ fn cgroup_layout(layout: &Layout) -> CgroupLayout {
             CgroupLayout::V1(v1.controllers.iter().map(controller).collect())
         }
         Layout::V2 { controllers, .. } => CgroupLayout::V2(controllers.iter().cloned().collect()),
-    }
-}
-
-/// Interim.
-#[derive(Debug, serde::Serialize)]
-pub struct Host {
-    swap_accounting: bool,
-    capabilities: Vec<String>,
-    kernel: (u32, u32),
-}
-
-impl Host {
-    /// Looks.
-    pub fn probe(_: &Path, _: &Path) -> Self {
-        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-        let mut numbers = release.split(['.', '-']).filter_map(|n| n.parse().ok());
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let mask = status.lines().find_map(|l| l.strip_prefix("CapEff:")).unwrap_or("0").trim();
-        let mask = u64::from_str_radix(mask, 16).unwrap_or(0);
-        let names = crisp_spec::KNOWN_CAPABILITIES.iter().enumerate();
-        Host {
-            swap_accounting: Path::new("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists(),
-            capabilities: names.filter(|(i, _)| mask & (1 << i) != 0).map(|(_, n)| (*n).to_owned()).collect(),
-            kernel: (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)),
-        }
-    }
-    /// x
-    pub fn recursive_readonly(&self) -> bool {
-        true
-    }
-    /// x
-    pub fn user_namespaces(&self) -> bool {
-        true
-    }
-    /// x
-    pub fn systemd(&self) -> bool {
-        Path::new("/run/systemd/system").exists()
-    }
-    /// x
-    pub fn kernel_version(&self) -> (u32, u32) {
-        self.kernel
     }
 }

@@ -75,17 +75,16 @@ fn filter(level: &str) -> Result<EnvFilter, LoggingError> {
 fn spans(path: &Path) -> Result<Boxed, LoggingError> {
     let failed = |source| LoggingError::Trace { path: path.display().to_string(), source };
     let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path).map_err(failed)?;
-    let only = filter("trace")?;
     let layer = fmt::layer().json().with_span_events(FmtSpan::CLOSE).with_writer(Mutex::new(file));
-    Ok(layer.with_filter(SpansOnly).with_filter(only).boxed())
+    Ok(layer.with_filter(OwnSpans).boxed())
 }
 
-/// Lets spans through and the lines that tell of their ends, not the log lines of the program.
-struct SpansOnly;
+/// Crisp's own spans, not those of libraries, nor the lines of the log (the line of a span's end is no event).
+struct OwnSpans;
 
-impl<S: tracing::Subscriber> tracing_subscriber::layer::Filter<S> for SpansOnly {
+impl<S: tracing::Subscriber> tracing_subscriber::layer::Filter<S> for OwnSpans {
     fn enabled(&self, meta: &tracing::Metadata<'_>, _: &tracing_subscriber::layer::Context<'_, S>) -> bool {
-        meta.is_span()
+        meta.is_span() && meta.target().starts_with("crisp")
     }
 }
 

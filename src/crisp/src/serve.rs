@@ -17,7 +17,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use crisp_host::{cgroup::CgroupFs, mountpoint, seccomp::SeccompCache};
+use crisp_host::{cgroup::CgroupFs, mountpoint, probe::Host, seccomp::SeccompCache};
 use crisp_image::ImageStore;
 use crisp_network::Network;
 use crisp_observe::{
@@ -32,12 +32,7 @@ use crisp_stream::StreamServer;
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 
-use crate::{
-    config::Config,
-    facts::{self, Host},
-    notify,
-    services::Services,
-};
+use crate::{config::Config, facts, notify, services::Services};
 
 /// Largest message of a request: what the kubelet and its client library allow.
 const MAX_MESSAGE: usize = 16 << 20;
@@ -177,7 +172,7 @@ fn pods_config(config: &Config, host: &Host) -> anyhow::Result<PodsConfig> {
         root: config.root.clone(),
         monitor: monitor_binary(config)?,
         default_cgroup_parent: config.cgroup.default_parent.clone(),
-        systemd_cgroup: config.systemd_cgroup(host.systemd()),
+        systemd_cgroup: config.systemd_cgroup(host),
         exec_output_limit: usize::try_from(config.exec_sync_output_limit.0).unwrap_or(usize::MAX),
         network_deadline: Duration::from_secs(90),
     })

@@ -1,5 +1,6 @@
 //! From the one configuration to the settings of each part.
 
+use crisp_host::probe::Host;
 use crisp_image::ImageStoreConfig;
 use crisp_network::{BuiltinConfig, Deadlines, NetworkConfig};
 use crisp_stream::{StreamConfig, Tls, TlsError};
@@ -68,11 +69,11 @@ impl Config {
     }
 
     /// Whether systemd makes the cgroups. `auto` is decided by what runs the host.
-    pub fn systemd_cgroup(&self, systemd_runs: bool) -> bool {
+    pub fn systemd_cgroup(&self, host: &Host) -> bool {
         match self.cgroup.driver {
             CgroupDriver::Systemd => true,
             CgroupDriver::Cgroupfs => false,
-            CgroupDriver::Auto => systemd_runs,
+            CgroupDriver::Auto => host.cgroup_driver == crisp_host::probe::CgroupDriver::Systemd,
         }
     }
 }

@@ -12,13 +12,14 @@ pub mod streaming;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
+use crisp_host::probe::Host;
 use crisp_image::ImageStore;
 use crisp_network::Network;
 use crisp_pod::{PodError, Pods, admit::Key, registry::Handle};
 use crisp_stream::StreamServer;
 use tonic::{Request, Status};
 
-use crate::{config::Config, facts::Host, status};
+use crate::{config::Config, status};
 
 /// What the RPCs work with. Cheap to clone.
 #[derive(Debug, Clone)]

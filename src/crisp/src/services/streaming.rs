@@ -61,5 +61,8 @@ fn not(kind: &str, id: &str, state: &str, needed: &'static str) -> Status {
 }
 
 fn unavailable(error: crisp_stream::ServerError) -> Status {
-    Status::resource_exhausted(error.to_string())
+    match &error {
+        crisp_stream::ServerError::Invalid(_) => Status::invalid_argument(error.to_string()),
+        _ => Status::resource_exhausted(error.to_string()),
+    }
 }

@@ -90,6 +90,7 @@ async fn bring_up(
     let (choice, mut intent) = (plan.seccomp.clone(), record.clone());
     // The intent: a crash from here on leaves a record without a pid, which `recover` undoes.
     let written = context.blocking(move |c| {
+        inputs::make_log_folder(intent.log.as_deref())?;
         intent.seccomp = seccomp(c, &intent, &choice)?;
         c.containers.put(intent.id.as_str(), &intent, Durability::Process)?;
         Ok::<_, PodError>(intent)

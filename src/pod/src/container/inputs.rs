@@ -30,6 +30,15 @@ pub(crate) fn settle_volumes(config: &mut ContainerConfig) -> Result<(), PodErro
     Ok(())
 }
 
+/// Makes the folder of a log file. The kubelet has made its own already; other clients expect it of the runtime.
+pub(crate) fn make_log_folder(log: Option<&Path>) -> Result<(), PodError> {
+    let Some(folder) = log.and_then(Path::parent) else { return Ok(()) };
+    fs::create_dir_all(folder).map_err(|e| PodError::Invalid {
+        object: format!("log folder {}", folder.display()),
+        reason: e.to_string(),
+    })
+}
+
 /// A device node of the host; `None` for anything else.
 pub(crate) fn node(path: &Path) -> io::Result<Option<DeviceNode>> {
     let meta = fs::metadata(path)?;
