@@ -16,7 +16,7 @@ use std::{
 
 use crisp_host::{cgroup::CgroupFs, namespace, process as proc};
 use crisp_model::security::UserNamespace;
-use crisp_monitor::protocol::CreateContainer;
+use crisp_monitor::protocol::{Cgroup, CreateContainer};
 use libcontainer::{container::builder::ContainerBuilder, syscall::syscall::SyscallType};
 use nix::sched::{CloneFlags, unshare};
 
