@@ -66,9 +66,16 @@ join_nodes() {
 
 # namespaces_down NODE: ends every process that still lives in them (a fault, which is said), then the namespaces.
 namespaces_down() {
-  local node=$1 folder
+  local node=$1 folder other pid since
   end_strays "$node"
   stop "$node" namespaces KILL 2
+  # Removing a folder that is a mount point elsewhere unmounts it there: while another node lives, it inherits the list.
+  for other in /run/crisp-lab/*/*/namespaces.pid; do
+    [ "$other" != "$STATE/$node/namespaces.pid" ] && read -r pid since 2>/dev/null <"$other" || continue
+    [ "$(started "$pid")" = "${since:-none}" ] || continue
+    cat "$STATE/$node/made-folders" >>"${other%/*}/made-folders" 2>/dev/null || true
+    rm -f "$STATE/$node/made-folders"
+  done
   # shellcheck disable=SC2013  # words
   for folder in $(cat "$STATE/$node/made-folders" 2>/dev/null); do rmdir "$folder" 2>/dev/null || true; done
   rm -f "$STATE/$node/made-folders"
