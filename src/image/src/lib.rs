@@ -32,7 +32,10 @@ mod reference;
 mod registry;
 mod rootfs;
 mod store;
+mod transfer;
 mod unpack;
+mod verify;
+mod why;
 
 pub use config::ImageStoreConfig;
 pub use digest::{Digest, InvalidDigest};
@@ -44,6 +47,8 @@ pub use reference::Reference;
 pub use registry::Credentials;
 pub use rootfs::{FsUsage, ImageVolume};
 pub use store::{ImageStore, OpenReport};
+pub use verify::{Damage, VerifyReport};
+pub use why::HostReport;
 
 /// Runs work that waits for the disk where that may be.
 pub(crate) async fn blocking<T, F>(work: F) -> Result<T, ImageError>

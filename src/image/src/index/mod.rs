@@ -129,10 +129,6 @@ impl Index {
         self.state().images.values().cloned().collect()
     }
 
-    pub(crate) fn get(&self, id: &Digest) -> Option<Arc<Image>> {
-        self.state().images.get(id).cloned()
-    }
-
     /// By id (with or without algorithm, or the start of one), repo digest, tag or short name.
     pub(crate) fn resolve(&self, text: &str) -> Option<Arc<Image>> {
         let state = self.state();

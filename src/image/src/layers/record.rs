@@ -17,6 +17,9 @@ pub(crate) struct LayerRecord {
     pub(crate) diff_id: Digest,
     /// Digest and size of the blob it came as, if it came as one.
     pub(crate) blob: Option<(Digest, u64)>,
+    /// Length of the uncompressed archive.
+    #[serde(default)]
+    pub(crate) archive_bytes: u64,
     /// Bytes on disk.
     pub(crate) bytes: u64,
     /// Files, folders, links and devices.
@@ -35,6 +38,7 @@ impl LayerRecord {
             version: VERSION,
             diff_id,
             blob,
+            archive_bytes: unpacked.archive_bytes,
             bytes: unpacked.bytes,
             inodes: unpacked.inodes,
             implied: unpacked.implied.iter().map(|path| encode(path)).collect(),

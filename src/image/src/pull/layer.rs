@@ -31,6 +31,8 @@ pub(crate) enum LayerSource {
 pub(crate) trait OpenBlob: Send + Sync {
     /// Opens a blob for reading.
     fn open(&self, blob: &Digest) -> Result<Box<dyn BufRead + Send>, ImageError>;
+    /// Whether the blob has the digest by which it is asked for; otherwise only its content is checked.
+    fn is_addressed_by_content(&self) -> bool;
 }
 
 /// Leases all layers of an image, fetching what is missing. The largest come first: they take longest.
@@ -96,6 +98,8 @@ async fn work(
         LayerSource::Registry(session) => session,
         LayerSource::Local(blobs) => {
             let inner = Arc::clone(&inner);
+            let checked = expected.blob.clone().filter(|_| blobs.is_addressed_by_content());
+            let expected = Expected { blob: checked, ..expected };
             return crate::blocking(move || unpack(&inner, blobs.open(&blob.digest)?, &expected)).await;
         }
     };

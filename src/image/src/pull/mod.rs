@@ -17,7 +17,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use bytes::Bytes;
 
 pub(crate) use flight::Flights;
-pub(crate) use layer::LayerSource;
+pub(crate) use layer::{LayerSource, OpenBlob, fetch_all};
 
 use crate::{
     digest::Digest,
@@ -61,7 +61,7 @@ pub(crate) async fn run(
         tags: reference.repo_tag().into_iter().collect(),
         digests: [reference.repo_digest(&plan.target)].into(),
     };
-    let layers = layer::fetch_all(inner, &LayerSource::Registry(session), &plan, watch).await?;
+    let layers = fetch_all(inner, &LayerSource::Registry(session), &plan, watch).await?;
     watch.storing();
     let inner = Arc::clone(inner);
     finish(inner, plan, layers, names).await

@@ -27,6 +27,8 @@ pub(crate) struct Session {
     pub(crate) registries: Arc<Registries>,
     pub(crate) reference: Reference,
     hosts: Vec<(Host, Option<Credentials>)>,
+    /// Where each host's credentials come from, for people.
+    pub(crate) sources: Vec<String>,
 }
 
 /// A document and how it was served.
@@ -52,18 +54,22 @@ impl Session {
         reference: Reference,
         credentials: Option<Credentials>,
     ) -> Result<Self, ImageError> {
-        let mut hosts = Vec::new();
+        let (mut hosts, mut sources) = (Vec::new(), Vec::new());
         for host in hosts::resolve(&registries.settings.certs_dirs, reference.host())? {
             let authority = host.authority();
             let given = credentials.clone().filter(|c| c.are_for(&authority, reference.host()));
-            let credentials = match (given, &registries.settings.docker_config) {
-                (Some(given), _) => Some(given),
-                (None, Some(config)) => docker_config::lookup(config, &authority, reference.path()).await?,
-                (None, None) => None,
+            let (credentials, source) = match (given, &registries.settings.docker_config) {
+                (Some(given), _) => (Some(given), "the request".to_owned()),
+                (None, Some(config)) => (
+                    docker_config::lookup(config, &authority, reference.path()).await?,
+                    config.display().to_string(),
+                ),
+                (None, None) => (None, String::new()),
             };
+            sources.push(if credentials.is_some() { source } else { "none".to_owned() });
             hosts.push((host, credentials));
         }
-        Ok(Self { registries, reference, hosts })
+        Ok(Self { registries, reference, hosts, sources })
     }
 
     /// The hosts that are tried, in order, with the credentials they would get.

@@ -54,6 +54,8 @@ pub struct Unpacked {
     pub opaque_root: bool,
     /// Whether the recipe can rebuild the archive.
     pub recipe_is_whole: bool,
+    /// Length of the uncompressed archive; known to whoever reads the stream.
+    pub archive_bytes: u64,
 }
 
 /// Why a layer cannot be unpacked, and at which entry.

@@ -45,7 +45,7 @@ impl Attributes {
 }
 
 /// overlayfs' own attributes would let an archive redirect names to other files; labels are the host's to give.
-fn is_wanted(name: &[u8]) -> bool {
+pub(crate) fn is_wanted(name: &[u8]) -> bool {
     !name.starts_with(b"trusted.overlay.")
         && !name.starts_with(b"user.overlay.")
         && name != b"security.selinux"

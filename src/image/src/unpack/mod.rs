@@ -15,6 +15,7 @@ mod header;
 pub(crate) mod path;
 mod pax;
 mod pipeline;
+mod rebuild;
 pub mod recipe;
 mod sparse;
 pub(crate) mod tree;
@@ -24,4 +25,7 @@ mod tests;
 
 pub use apply::{Cause, Limits, UnpackError, Unpacked, unpack};
 
+pub(crate) use decompress::decoder;
 pub(crate) use pipeline::{ChunkReader, Expected, StreamLimits, unpack_layer};
+pub(crate) use rebuild::{Rebuilt, check_layer};
+pub use sparse::Segment;

@@ -116,12 +116,12 @@ impl Pax {
         Ok(Some(SparseFormat { name: self.get("GNU.sparse.name").map(<[u8]>::to_vec), real_size, map }))
     }
 
-    /// `SCHILY.xattr.*` (raw), else `LIBARCHIVE.xattr.*` (URL-encoded key, base64 value).
+    /// `SCHILY.xattr.*` (raw, but for GNU tar's two escapes), else `LIBARCHIVE.xattr.*` (URL-encoded key, base64 value).
     pub(crate) fn into_xattrs(self) -> Vec<(Vec<u8>, Vec<u8>)> {
         let mut found = BTreeMap::new();
         for (key, value) in self.records {
             if let Some(name) = key.strip_prefix(SCHILY) {
-                found.insert(name.to_vec(), value);
+                found.insert(unescape(name), value);
             } else if let Some(name) = key.strip_prefix(LIBARCHIVE)
                 && let Some(name) = url_decode(name)
                 && let Ok(value) = base64::engine::general_purpose::STANDARD_NO_PAD
@@ -184,6 +184,22 @@ fn time(text: &[u8]) -> Option<(i64, u32)> {
         // Nanoseconds count upwards from the second below.
         (true, _) => (-seconds - 1, 1_000_000_000 - nanos),
     })
+}
+
+/// GNU tar writes `=` and `%` in names of attributes as `%3D` and `%25`.
+fn unescape(name: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(name.len());
+    let mut rest = name;
+    while let Some(first) = rest.first() {
+        let (byte, length) = match rest {
+            [b'%', b'3', b'D', ..] => (b'=', 3),
+            [b'%', b'2', b'5', ..] => (b'%', 3),
+            _ => (*first, 1),
+        };
+        bytes.push(byte);
+        rest = &rest[length..];
+    }
+    bytes
 }
 
 fn url_decode(text: &[u8]) -> Option<Vec<u8>> {
@@ -249,7 +265,12 @@ mod tests {
             + &record("LIBARCHIVE.xattr.user.c", "aGk")
             + &record("SCHILY.xattr.user.c", "raw");
         pax.read(text.as_bytes()).expect("pax");
-        let expected = vec![(b"user.a b".to_vec(), b"hi".to_vec()), (b"user.c".to_vec(), b"raw".to_vec())];
+        pax.read(record("SCHILY.xattr.user.%3D%25%41", "").as_bytes()).expect("pax");
+        let expected = vec![
+            (b"user.=%%41".to_vec(), b"".to_vec()),
+            (b"user.a b".to_vec(), b"hi".to_vec()),
+            (b"user.c".to_vec(), b"raw".to_vec()),
+        ];
         assert_eq!(pax.into_xattrs(), expected);
     }
 }

@@ -137,15 +137,16 @@ pub(crate) fn unpack_layer<R: BufRead + Send>(
     let (decoded, unpacked) = std::thread::scope(|scope| {
         let decoding = scope.spawn(|| decode(&mut source, full, emptied, limits.bytes, &give_up));
         let mut buffers =
-            Buffers { filled, free, current: Vec::new(), at: 0, hash: Sha256::new(), ended: false };
+            Buffers { filled, free, current: Vec::new(), at: 0, hash: Sha256::new(), ended: false, total: 0 };
         let unpacked = unpack(&mut buffers, root.into(), recipe, Limits { entries: limits.entries });
         if matches!(&unpacked, Err(UnpackError { cause: Cause::Host(..) | Cause::TooMany(_), .. })) {
             give_up.store(true, Ordering::Relaxed);
         }
         let whole = unpacked.is_ok() && buffers.ended;
         let diff_id = whole.then(|| Digest::from_hash(std::mem::take(&mut buffers.hash)));
+        let archive_bytes = buffers.total;
         drop(buffers);
-        (decoding.join(), unpacked.map(|(unpacked, _)| (unpacked, diff_id)))
+        (decoding.join(), unpacked.map(|(unpacked, _)| (Unpacked { archive_bytes, ..unpacked }, diff_id)))
     });
     let decoded = decoded.map_err(|_| ImageError::damaged(&layer, "the decompressor panicked"))?;
     judge(&layer, expected, limits, source, decoded, unpacked)
@@ -276,6 +277,7 @@ struct Buffers {
     at: usize,
     hash: Sha256,
     ended: bool,
+    total: u64,
 }
 
 impl Read for Buffers {
@@ -298,6 +300,7 @@ impl BufRead for Buffers {
                 Ok(buffer) => {
                     self.current = buffer?;
                     self.hash.update(&self.current);
+                    self.total += self.current.len() as u64;
                 }
                 Err(_) => self.ended = true,
             }
