@@ -19,6 +19,7 @@ mod layout;
 mod path;
 mod remove;
 mod stats;
+pub mod systemd;
 
 use std::{
     fs,
