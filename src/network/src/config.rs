@@ -46,7 +46,7 @@ pub struct BuiltinConfig {
     pub subnets: Vec<IpNet>,
     /// Where addresses in use are written down. They die with the boot, and so may this folder.
     pub state_dir: PathBuf,
-    /// Largest packet in bytes; 0: the kernel's choice, 1500.
+    /// Largest packet in bytes; 0: that of the interface with the default route.
     pub mtu: u32,
     /// Whether packets that leave the host carry the host's address.
     pub masquerade: bool,

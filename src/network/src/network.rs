@@ -25,6 +25,9 @@ const FRESH: Duration = Duration::from_secs(10);
 /// The same while there is no network: everybody waits for it.
 const FRESH_NOT_READY: Duration = Duration::from_secs(1);
 
+/// How long a start waits for the first status.
+const FIRST_STATUS: Duration = Duration::from_millis(500);
+
 /// The pod network. Clones are the same network.
 #[derive(Debug, Clone)]
 pub struct Network {
@@ -80,13 +83,20 @@ impl Network {
             config,
             cni,
             builtin,
-            status: watch::Sender::new(NetworkStatus::default()),
+            status: watch::Sender::new(NetworkStatus::not_ready(
+                NetworkKind::None,
+                "NetworkStarting",
+                "it is not known yet whether the configured network works".to_owned(),
+                Value::Null,
+            )),
             now: Mutex::new(now),
             watcher: Mutex::new(None),
         });
         let watched = cni::watch(&inner.config.cni_conf_dir);
         inner.reload();
-        inner.renew().await;
+        // A plugin that hangs must not keep the daemon from starting.
+        let first = inner.clone();
+        let _ = tokio::time::timeout(FIRST_STATUS, tokio::spawn(async move { first.renew().await })).await;
         match watched {
             Ok(watched) => {
                 let task = tokio::spawn(follow(Arc::downgrade(&inner), watched));
@@ -156,7 +166,11 @@ impl Network {
         let status = self.inner.status.borrow().clone();
         if self.inner.may_renew(status.ready) {
             let inner = self.inner.clone();
-            tokio::spawn(async move { inner.renew().await });
+            tokio::spawn(async move {
+                // Also if the folder cannot be watched.
+                inner.reload();
+                inner.renew().await;
+            });
         }
         status
     }
@@ -276,7 +290,7 @@ impl Inner {
 
     async fn builtin_status(&self) -> NetworkStatus {
         let asked = self.builtin.run(|engine| {
-            let ready = engine.prepare().map(|_| ());
+            let ready = engine.verify();
             (ready, engine.firewall_kind(), engine.usage())
         });
         let (ready, firewall, usage) = match asked.await {

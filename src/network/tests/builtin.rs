@@ -143,7 +143,8 @@ fn the_kubelet_changes_the_subnets() {
         drop(network);
         let network = Network::open(config()).await.unwrap();
         assert_eq!(network.attach(&pod(&c)).await.unwrap().ips[0].to_string(), "10.99.0.3");
-        // The old pod still has its gateway, and is let go.
+        // The old pod still has its gateway and is still masqueraded, and is let go.
+        assert!(sh("nft list ruleset").contains("ip saddr 10.88.0.0/16 ip daddr != 10.88.0.0/16"));
         lab::talk::serve_tcp(&a, "10.88.0.2:80");
         lab::talk::ask_tcp("10.88.0.2:80").unwrap();
         network.detach(&old.sandbox).await.unwrap();
@@ -170,6 +171,29 @@ fn what_is_in_the_way_is_said_and_mended() {
         // Somebody deletes the bridge: the next pod brings it back.
         sh("ip link del crisp0");
         network.attach(&lab::pod(&Netns::new())).await.unwrap();
+    });
+}
+
+#[test]
+fn what_others_remove_comes_back() {
+    machine(async || {
+        sh("ip link add way type bridge; ip link set way mtu 1400 up; ip address add 192.0.2.1/24 dev way");
+        sh("ip route add default via 192.0.2.254");
+        let network = Network::open(config()).await.unwrap();
+        let netns = Netns::new();
+        let pod = pod(&netns);
+        network.attach(&pod).await.unwrap();
+        assert!(netns.sh("ip link show eth0").contains("mtu 1400"));
+        sh("nft flush ruleset; sysctl -q -w net.ipv4.ip_forward=0; ip link set crisp0 down");
+        let mended = || {
+            // Asking is what makes it look.
+            network.status();
+            sh("nft list ruleset").contains("masquerade")
+                && sh("sysctl -n net.ipv4.ip_forward").trim() == "1"
+                && sh("ip -o link show crisp0").contains(",UP")
+        };
+        eventually("rules, forwarding and bridge are back", mended).await;
+        network.detach(&pod.sandbox).await.unwrap();
     });
 }
 

@@ -342,3 +342,19 @@ fn a_pod_can_go_when_its_plugin_has_gone() {
         assert_eq!(records(), 0);
     });
 }
+
+#[test]
+fn a_hung_status_does_not_keep_the_daemon_from_starting() {
+    machine(async || {
+        plugin("a", "sleep 1000");
+        list("1.1.0", &["a"]);
+        let mut config = config();
+        config.deadlines.status_seconds = 2;
+        let start = std::time::Instant::now();
+        let network = Network::open(config).await.unwrap();
+        assert!(start.elapsed() < Duration::from_millis(1500), "{:?}", start.elapsed());
+        assert_eq!(network.status().reason, "NetworkStarting");
+        let mut status = network.changed();
+        status.wait_for(|s| s.message.contains("CNI plugin a STATUS: killed after 2 s")).await.unwrap();
+    });
+}

@@ -6,17 +6,17 @@ use ipnet::IpNet;
 use nix::errno::Errno;
 
 use crate::{
-    BuiltinConfig, NetworkError,
+    NetworkError,
     netlink::{NetlinkError, Socket, message::Batch, route},
 };
 
 /// Makes the bridge, or takes up the one of an earlier run, and gives it the gateways' addresses. Returns its index.
 pub(super) fn ensure(
     socket: &mut Socket,
-    config: &BuiltinConfig,
+    name: &str,
+    mtu: u32,
     gateways: &[IpNet],
 ) -> Result<u32, NetworkError> {
-    let name = config.bridge.as_str();
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     if name.is_empty() || name.len() > 15 || !name.bytes().all(plain) || name.starts_with('.') {
         let problem = format!("{name:?} is not a name of an interface: 1 to 15 letters, digits, -, _ or .");
@@ -25,7 +25,7 @@ pub(super) fn ensure(
     let fail = |operation| move |e: NetlinkError| NetworkError::host(operation, name, e);
     overlap(socket, name, gateways)?;
     let mut batch = Batch::new();
-    route::add_bridge(&mut batch, name, mac(gateways), config.mtu);
+    route::add_bridge(&mut batch, name, mac(gateways), mtu);
     match socket.run(batch) {
         Err(e) if e.errno != Errno::EEXIST => return Err(fail("make bridge")(e)),
         _ => {}

@@ -15,12 +15,11 @@
 //! `gc` take it back.
 
 use std::{
-    collections::HashMap,
-    net::IpAddr,
+    collections::{BTreeSet, HashMap},
     path::{Path, PathBuf},
 };
 
-use crisp_model::{SandboxId, sandbox::Protocol};
+use crisp_model::SandboxId;
 use ipnet::IpNet;
 use nix::errno::Errno;
 
@@ -32,30 +31,27 @@ use super::{
     sysctl::Sysctls,
 };
 use crate::{
-    Attached, Bandwidth, BuiltinConfig, Interface, NetworkError, PodAttachment, files,
-    netlink::{NetlinkError, Socket, message::Batch, route},
-    pod::INTERFACE,
+    BuiltinConfig, NetworkError, files,
+    netlink::{Socket, route},
 };
-
-/// How many addresses of dying interfaces are passed over in one attach. More than this many pods cannot end within
-/// the fraction of a second that the kernel takes to clean up after them.
-const MAX_PASSED_OVER: u32 = 1024;
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Engine {
     config: BuiltinConfig,
-    boot: String,
-    home: Netns,
-    route: Socket,
-    pools: Vec<Pool>,
-    leases: HashMap<SandboxId, Lease>,
-    ports: HashMap<ForwardKey, SandboxId>,
-    sequence: u64,
-    bridge: Option<u32>,
-    firewall: Option<Box<dyn Firewall>>,
+    pub(super) boot: String,
+    pub(super) home: Netns,
+    pub(super) route: Socket,
+    pub(super) pools: Vec<Pool>,
+    pub(super) leases: HashMap<SandboxId, Lease>,
+    pub(super) ports: HashMap<ForwardKey, SandboxId>,
+    pub(super) sequence: u64,
+    pub(super) bridge: Option<u32>,
+    pub(super) firewall: Option<Box<dyn Firewall>>,
     sysctls: Sysctls,
-    host_has_ipv6: bool,
+    pub(super) host_has_ipv6: bool,
+    /// In force: configured, or that of the way out of this host.
+    pub(super) mtu: u32,
 }
 
 impl Engine {
@@ -74,6 +70,7 @@ impl Engine {
             bridge: None,
             firewall: None,
             sysctls: Sysctls::load(&config.state_dir)?,
+            mtu: config.mtu,
             host_has_ipv6: Path::new("/proc/sys/net/ipv6").is_dir(),
             config,
         };
@@ -95,7 +92,7 @@ impl Engine {
         Ok(())
     }
 
-    fn take_in(&mut self, lease: Lease) {
+    pub(super) fn take_in(&mut self, lease: Lease) {
         for ip in lease.ips() {
             self.pools.iter_mut().for_each(|pool| pool.reserve(ip));
         }
@@ -105,30 +102,70 @@ impl Engine {
         self.leases.insert(lease.sandbox.clone(), lease);
     }
 
-    fn path(&self, sandbox: &SandboxId) -> PathBuf {
+    pub(super) fn path(&self, sandbox: &SandboxId) -> PathBuf {
         self.config.state_dir.join("pods").join(format!("{sandbox}.json"))
     }
 
     fn layout(&self) -> Layout {
+        // Pods that were attached before the kubelet changed the subnets keep theirs.
+        let kept = self.leases.values().flat_map(|l| l.addresses.iter().map(IpNet::trunc));
+        let subnets: BTreeSet<IpNet> = self.pools.iter().map(Pool::subnet).chain(kept).collect();
         Layout {
             bridge: self.config.bridge.clone(),
-            subnets: self.pools.iter().map(Pool::subnet).collect(),
+            subnets: subnets.into_iter().collect(),
             masquerade: self.config.masquerade,
         }
     }
 
-    /// Bridge, sysctls and rules, unless they have been made by this run.
-    pub(crate) fn prepare(&mut self) -> Result<u32, NetworkError> {
+    /// Bridge, sysctls and rules, unless they have been made by this run. Returns the bridge's index.
+    pub(super) fn prepare(&mut self) -> Result<u32, NetworkError> {
         if let (Some(bridge), Some(_)) = (self.bridge, &self.firewall) {
             return Ok(bridge);
         }
-        let gateways: Vec<IpNet> = self.pools.iter().map(Pool::gateway).collect();
-        let bridge = super::bridge::ensure(&mut self.route, &self.config, &gateways)?;
+        let gateways = self.gateways();
+        self.mtu = match self.config.mtu {
+            // Larger packets than the way out takes would have to be split or refused.
+            0 => route::default_route_mtu(&mut self.route).unwrap_or_default(),
+            mtu => mtu,
+        };
+        let bridge = super::bridge::ensure(&mut self.route, &self.config.bridge, self.mtu, &gateways)?;
         self.sysctls.forward(&self.config.bridge, &gateways)?;
-        let forwards: Vec<Forward> = self.leases.values().flat_map(Lease::forwards).collect();
-        self.firewall = Some(firewall::install(self.config.firewall, &self.layout(), &forwards)?);
+        self.install()?;
         self.bridge = Some(bridge);
         Ok(bridge)
+    }
+
+    /// The same, but first looks whether what was made is still there: others flush rules, delete links and load
+    /// sysctls. What is missing is made anew.
+    pub(crate) fn verify(&mut self) -> Result<(), NetworkError> {
+        let bridge = self.prepare()?;
+        let found = route::link(&mut self.route, &self.config.bridge)
+            .map_err(|e| NetworkError::host("look at", &self.config.bridge, e))?;
+        if !found.is_some_and(|l| l.index == bridge && l.up) {
+            tracing::warn!(
+                bridge = self.config.bridge,
+                "the bridge was deleted or taken down: it is made anew"
+            );
+            self.bridge = None;
+            return self.prepare().map(|_| ());
+        }
+        self.sysctls.forward(&self.config.bridge, &self.gateways())?;
+        if !self.firewall.as_mut().is_some_and(|f| f.is_there()) {
+            tracing::warn!("somebody removed the rules for pods: they are installed anew");
+            self.install()?;
+        }
+        Ok(())
+    }
+
+    /// All rules with all host ports, in the place of whatever there is.
+    pub(super) fn install(&mut self) -> Result<(), NetworkError> {
+        let forwards: Vec<Forward> = self.leases.values().flat_map(Lease::forwards).collect();
+        self.firewall = Some(firewall::install(self.config.firewall, &self.layout(), &forwards)?);
+        Ok(())
+    }
+
+    pub(super) fn gateways(&self) -> Vec<IpNet> {
+        self.pools.iter().map(Pool::gateway).collect()
     }
 
     /// The packet filter in use.
@@ -141,218 +178,16 @@ impl Engine {
         self.pools.iter().map(|p| (p.subnet(), p.in_use(), p.size())).collect()
     }
 
-    /// Gives the pod an interface, addresses, routes and host ports.
-    pub(crate) fn attach(
-        &mut self,
-        pod: &PodAttachment,
-        bandwidth: Bandwidth,
-    ) -> Result<Attached, NetworkError> {
-        self.prepare()?;
-        let netns = Netns::open(&pod.netns, &self.home)?;
-        // A former attach of this sandbox that did not come to its end.
-        self.detach(&pod.sandbox)?;
-        let mut inside = netns
-            .within(&self.home, Socket::route)?
-            .map_err(|e| NetworkError::host("open", "rtnetlink of the pod", e))?;
-        let made = self.pair(pod, &netns)?;
-        let done = self.finish(pod, &mut inside, bandwidth);
-        if done.is_err() {
-            self.undo(&pod.sandbox);
-        }
-        done.map(|pod_index| {
-            tracing::debug!(sandbox = %pod.sandbox, addresses = ?made.addresses, pod_index, "attached");
-            let mac = lease::pod_mac(made.addresses[0].addr());
-            Attached {
-                ips: made.ips(),
-                dns: None,
-                interfaces: vec![
-                    Interface { name: made.link.clone(), ..Interface::default() },
-                    Interface {
-                        name: INTERFACE.to_owned(),
-                        mac: mac.map(|b| format!("{b:02x}")).join(":"),
-                        sandbox: pod.netns.display().to_string(),
-                    },
-                ],
-            }
-        })
-    }
-
-    fn undo(&mut self, sandbox: &SandboxId) {
-        if let Err(error) = self.detach(sandbox) {
-            tracing::warn!(%sandbox, %error, "what a failed attach had taken is not all given back");
-        }
-    }
-
-    /// Addresses, their lease, and the pair. Passes over addresses whose former interface still lives.
-    fn pair(&mut self, pod: &PodAttachment, netns: &Netns) -> Result<Lease, NetworkError> {
-        for _ in 0..MAX_PASSED_OVER {
-            let lease = self.lease(pod)?;
-            let made = self.make_pair(&lease, netns);
-            match made {
-                Ok(()) => return Ok(lease),
-                Err(error) => {
-                    self.undo(&pod.sandbox);
-                    match error {
-                        Some(error) => return Err(error),
-                        None => tracing::debug!(
-                            link = lease.link,
-                            "passed over: its former interface still lives"
-                        ),
-                    }
-                }
-            }
-        }
-        let subnet = self.pools[0].subnet();
-        Err(NetworkError::Exhausted { subnet, size: self.pools[0].size() })
-    }
-
-    fn lease(&mut self, pod: &PodAttachment) -> Result<Lease, NetworkError> {
-        let mut addresses = Vec::with_capacity(self.pools.len());
-        for at in 0..self.pools.len() {
-            match self.pools[at].allocate() {
-                Some(net) => addresses.push(net),
-                None => {
-                    let (subnet, size) = (self.pools[at].subnet(), self.pools[at].size());
-                    self.release(&addresses);
-                    return Err(NetworkError::Exhausted { subnet, size });
-                }
-            }
-        }
-        let lease = Lease {
-            version: lease::VERSION,
-            boot: self.boot.clone(),
-            sequence: self.sequence,
-            sandbox: pod.sandbox.clone(),
-            pod: format!("{}/{}", pod.namespace, pod.name),
-            netns: pod.netns.clone(),
-            link: lease::link_name(addresses[0].addr()),
-            addresses,
-            ports: pod.port_mappings.clone(),
-        };
-        let put =
-            self.check_ports(&lease).and_then(|()| files::write(&self.path(&lease.sandbox), &lease, false));
-        if let Err(error) = put {
-            self.release(&lease.addresses);
-            return Err(error);
-        }
-        self.sequence += 1;
-        self.take_in(lease.clone());
-        Ok(lease)
-    }
-
-    fn release(&mut self, addresses: &[IpNet]) {
-        for net in addresses {
-            self.pools.iter_mut().for_each(|pool| pool.release(net.addr()));
-        }
-    }
-
-    fn check_ports(&self, lease: &Lease) -> Result<(), NetworkError> {
-        for forward in lease.forwards() {
-            if let Some(holder) = self.ports.get(&forward.key) {
-                return Err(NetworkError::PortTaken {
-                    protocol: forward.key.protocol.name(),
-                    port: forward.key.host_port,
-                    host_ip: forward.key.host_ip,
-                    holder: holder.clone(),
-                });
-            }
-        }
-        Ok(())
-    }
-
-    /// `Err(None)`: the address's former interface still lives.
-    fn make_pair(&mut self, lease: &Lease, netns: &Netns) -> Result<(), Option<NetworkError>> {
-        let fail = |e| Some(NetworkError::host("make interface", &lease.link, e));
-        let mut again = true;
-        loop {
-            let bridge = self.prepare().map_err(Some)?;
-            let mut batch = Batch::new();
-            route::add_veth(
-                &mut batch,
-                &route::VethPair {
-                    name: &lease.link,
-                    master: bridge,
-                    mtu: self.config.mtu,
-                    peer_name: INTERFACE,
-                    peer_mac: lease::pod_mac(lease.addresses[0].addr()),
-                    peer_netns: netns.as_fd(),
-                },
-            );
-            route::set_up_port(&mut batch, &lease.link, self.host_has_ipv6);
-            match self.route.run(batch) {
-                Ok(()) => return Ok(()),
-                Err(e) if e.errno == Errno::EEXIST => {
-                    let there = route::link(&mut self.route, &lease.link).map_err(fail)?;
-                    return Err(if there.is_some() { None } else { Some(eth0_is_there()) });
-                }
-                // The bridge has gone: somebody deleted it. Make it anew, once.
-                Err(e) if again && matches!(e.errno, Errno::ENODEV | Errno::EINVAL | Errno::ENXIO) => {
-                    again = false;
-                    self.bridge = None;
-                }
-                Err(e) => return Err(fail(e)),
-            }
-        }
-    }
-
-    /// What is done within the pod's namespace, then the host ports.
-    fn finish(
-        &mut self,
-        pod: &PodAttachment,
-        inside: &mut Socket,
-        bandwidth: Bandwidth,
-    ) -> Result<u32, NetworkError> {
-        let lease = &self.leases[&pod.sandbox];
-        let gateways: Vec<IpAddr> = self.pools.iter().map(|p| p.gateway().addr()).collect();
-        let fail = |operation| move |e: NetlinkError| NetworkError::host(operation, "eth0 of the pod", e);
-        let link = route::link(inside, INTERFACE).map_err(fail("find"))?;
-        let index = link.ok_or(Errno::ENODEV.into()).map_err(fail("find"))?.index;
-        let mut batch = Batch::new();
-        route::set_up(&mut batch, index);
-        for net in &lease.addresses {
-            route::add_address(&mut batch, index, *net);
-        }
-        for gateway in gateways {
-            route::add_default_route(&mut batch, index, gateway);
-        }
-        // The loopback interface is the first of every namespace.
-        route::set_up(&mut batch, 1);
-        inside.run(batch).map_err(fail("set up"))?;
-        if !bandwidth.is_unlimited() {
-            super::bandwidth::limit(&mut self.route, inside, &lease.link, index, bandwidth)?;
-        }
-        let forwards = lease.forwards();
-        if !forwards.is_empty() {
-            if let Some(firewall) = &mut self.firewall {
-                firewall.add(&forwards)?;
-            }
-            self.forget_udp(&forwards);
-        }
-        Ok(index)
-    }
-
-    fn forget_udp(&self, forwards: &[Forward]) {
-        let udp = forwards.iter().filter(|f| f.key.protocol == Protocol::Udp);
-        let ports: Vec<u16> = udp.map(|f| f.key.host_port).collect();
-        if ports.is_empty() {
-            return;
-        }
-        let forgotten =
-            Socket::netfilter().and_then(|mut s| crate::netlink::conntrack::forget_udp(&mut s, &ports));
-        match forgotten {
-            Ok(count) => tracing::debug!(count, ?ports, "forgot UDP connections"),
-            Err(error) => tracing::warn!(%error, ?ports, "cannot forget UDP connections of host ports"),
-        }
-    }
-
     /// Takes everything back that the sandbox has; nothing if it has nothing.
     pub(crate) fn detach(&mut self, sandbox: &SandboxId) -> Result<(), NetworkError> {
         let Some(lease) = self.leases.get(sandbox) else { return Ok(()) };
         let forwards: Vec<Forward> =
             lease.forwards().into_iter().filter(|f| self.ports.get(&f.key) == Some(sandbox)).collect();
         if !forwards.is_empty() {
-            // After a restart: the rules that are to be taken back are installed by the run before.
-            self.prepare()?;
+            // After a restart with another kind of network the rules are those of the run before.
+            if self.firewall.is_none() {
+                self.install()?;
+            }
             if let Some(firewall) = &mut self.firewall {
                 firewall.remove(&forwards)?;
             }
@@ -366,16 +201,6 @@ impl Engine {
             });
         }
         Ok(())
-    }
-
-    /// Brings the loopback interface of a pod's namespace up; it is the first of every namespace.
-    pub(crate) fn loopback_up(&mut self, netns: &Path) -> Result<(), NetworkError> {
-        let netns = Netns::open(netns, &self.home)?;
-        let fail = |e: NetlinkError| NetworkError::host("set up", "lo of the pod", e);
-        let mut socket = netns.within(&self.home, Socket::route)?.map_err(fail)?;
-        let mut batch = Batch::new();
-        route::set_up(&mut batch, 1);
-        socket.run(batch).map_err(fail)
     }
 
     /// Whether what was made for the sandbox is still there.
@@ -422,18 +247,16 @@ impl Engine {
             return Err(NetworkError::Invalid { field: "builtin", problem });
         }
         let mut errors = Vec::new();
-        if let Some(mut firewall) = self.firewall.take() {
-            errors.extend(firewall.uninstall().err());
+        match self.firewall.take() {
+            Some(mut firewall) => errors.extend(firewall.uninstall().err()),
+            // Not used by this run: there may be the rules of an earlier one.
+            None => errors.extend(firewall::uninstall(self.config.firewall, &self.layout()).err()),
         }
         errors.extend(super::bridge::remove(&mut self.route, &self.config.bridge).err());
         self.bridge = None;
         errors.extend(self.sysctls.restore().err());
         NetworkError::collected(errors)
     }
-}
-
-fn eth0_is_there() -> NetworkError {
-    NetworkError::Invalid { field: "netns", problem: format!("it already has an interface {INTERFACE}") }
 }
 
 fn pools(subnets: &[IpNet]) -> Result<Vec<Pool>, NetworkError> {

@@ -22,6 +22,8 @@ pub(crate) trait Firewall: Send + std::fmt::Debug {
     fn kind(&self) -> &'static str;
     /// Puts the rules and these host ports in the place of whatever an earlier run left.
     fn install(&mut self, layout: &Layout, forwards: &[Forward]) -> Result<(), NetworkError>;
+    /// Whether the rules are still there, as far as can be seen cheaply.
+    fn is_there(&mut self) -> bool;
     /// Adds host ports.
     fn add(&mut self, forwards: &[Forward]) -> Result<(), NetworkError>;
     /// Removes host ports; absent ones are fine.
@@ -58,4 +60,15 @@ fn ready(
 ) -> Result<Box<dyn Firewall>, NetworkError> {
     firewall.install(layout, forwards)?;
     Ok(Box::new(firewall))
+}
+
+/// Removes what an earlier run left. Leftovers in iptables are not looked for unless it was chosen: that would start
+/// half a dozen programs for nothing.
+pub(crate) fn uninstall(choice: FirewallChoice, layout: &Layout) -> Result<(), NetworkError> {
+    match choice {
+        FirewallChoice::Iptables => Iptables::open(layout)?.uninstall(),
+        FirewallChoice::Auto | FirewallChoice::Nftables => {
+            Nftables::open(&layout.bridge).map_err(|e| NetworkError::host("open", "nftables", e))?.uninstall()
+        }
+    }
 }

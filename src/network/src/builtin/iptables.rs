@@ -194,6 +194,11 @@ impl Firewall for Iptables {
         Ok(())
     }
 
+    fn is_there(&mut self) -> bool {
+        // Would take a program; the next host port writes them anew.
+        true
+    }
+
     fn add(&mut self, forwards: &[Forward]) -> Result<(), NetworkError> {
         let before = self.forwards.len();
         self.forwards.extend_from_slice(forwards);

@@ -4,6 +4,7 @@
 //! one change of links at a time anyway (the rtnl lock), each takes well under a millisecond, and one owner means that
 //! no address or port is ever given twice. The thread may visit a pod's namespace, which no tokio thread must.
 
+mod attach;
 mod bandwidth;
 mod bridge;
 mod cidr;

@@ -31,7 +31,7 @@ use crate::{
     NetworkError,
     netlink::{
         NetlinkError, Socket,
-        nftables::{Expression as E, Hook, KeyType, Register, Transaction},
+        nftables::{self, Expression as E, Hook, KeyType, Register, Transaction},
     },
 };
 
@@ -269,6 +269,10 @@ impl Firewall for Nftables {
         self.rules(&mut t, layout);
         Self::put(&mut t, forwards);
         t.commit(&mut self.socket).map_err(|e| self.fail("install", e))
+    }
+
+    fn is_there(&mut self) -> bool {
+        nftables::has_chain(&mut self.socket, &self.table, "postrouting")
     }
 
     fn add(&mut self, forwards: &[Forward]) -> Result<(), NetworkError> {

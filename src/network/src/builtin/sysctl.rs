@@ -1,6 +1,6 @@
 //! Kernel settings that the built-in network needs. What they were before is remembered, so they can be put back.
 //!
-//! `ip_forward` (all traffic of pods is forwarded), and `route_localnet` of the bridge alone, which lets packets that
+//! `ip_forward` and its IPv6 sibling (all traffic of pods is forwarded), and `route_localnet` of the bridge alone, which lets packets that
 //! this host sends to 127.0.0.1 leave towards a pod; the packet filter keeps pods from using it the other way.
 
 use std::{
@@ -38,7 +38,25 @@ impl Sysctls {
             // The bridge's link-local address is what it asks for pods with. Looking for duplicates of it, which
             // cannot be, would keep pods from being reached for their first two seconds.
             write(&format!("net/ipv6/conf/{bridge}/accept_dad"), "0")?;
+            self.keep_router_advertisements()?;
             self.set("net/ipv6/conf/all/forwarding", "1")?;
+        }
+        Ok(())
+    }
+
+    /// A host that forwards ignores router advertisements, and with them its own way out, unless it is told
+    /// otherwise (`accept_ra` 2).
+    fn keep_router_advertisements(&mut self) -> Result<(), NetworkError> {
+        let folder = "/proc/sys/net/ipv6/conf";
+        if fs::read_to_string(format!("{folder}/all/forwarding")).is_ok_and(|now| now.trim() == "1") {
+            return Ok(());
+        }
+        for entry in fs::read_dir(folder).map_err(|e| NetworkError::host("read", folder, e))?.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let now = fs::read_to_string(entry.path().join("accept_ra")).unwrap_or_default();
+            if now.trim() == "1" && !matches!(name.as_str(), "all" | "default" | "lo") {
+                self.set(&format!("net/ipv6/conf/{name}/accept_ra"), "2")?;
+            }
         }
         Ok(())
     }
@@ -57,7 +75,9 @@ impl Sysctls {
 
     /// Puts back what was changed.
     pub(super) fn restore(&mut self) -> Result<(), NetworkError> {
-        let errors = self.before.iter().filter_map(|(name, value)| write(name, value).err()).collect();
+        // An interface that has gone took its settings along.
+        let there = self.before.iter().filter(|(name, _)| Path::new("/proc/sys").join(name).exists());
+        let errors = there.filter_map(|(name, value)| write(name, value).err()).collect();
         NetworkError::collected(errors)?;
         self.before.clear();
         files::remove(&self.record)

@@ -209,6 +209,16 @@ impl<'a> Transaction<'a> {
     }
 }
 
+/// Whether a table of the `inet` family has a chain.
+pub fn has_chain(socket: &mut Socket, table: &str, chain: &str) -> bool {
+    let mut batch = Batch::new();
+    let kind = SUBSYSTEM | libc::NFT_MSG_GETCHAIN as u16;
+    batch.message(kind, REQUEST, &nfgenmsg(NFPROTO_INET, 0), |a| {
+        a.text(1, table).text(3, chain);
+    });
+    socket.ask(batch).is_ok_and(|found| !found.is_empty())
+}
+
 /// A step of a rule. Each either goes on with the next one or leaves the rule.
 #[derive(Debug, Clone)]
 pub enum Expression<'a> {

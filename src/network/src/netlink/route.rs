@@ -208,6 +208,25 @@ pub fn link(socket: &mut Socket, name: &str) -> Result<Option<Link>, NetlinkErro
     }
 }
 
+/// Largest packet of the link that the default route leads through; `None` without one.
+pub fn default_route_mtu(socket: &mut Socket) -> Option<u32> {
+    let mut batch = Batch::new();
+    let mut header = [0; 12];
+    header[0] = libc::AF_INET as u8;
+    batch.message(libc::RTM_GETROUTE, REQUEST | DUMP, &header, |_| {});
+    let default = |body: &[u8]| {
+        let main = body.get(4).is_some_and(|table| *table == libc::RT_TABLE_MAIN);
+        let way =
+            attribute(body.get(12..)?, libc::RTA_OIF)?.get(..4)?.try_into().ok().map(u32::from_ne_bytes);
+        way.filter(|_| main && body[1] == 0)
+    };
+    let index = socket.ask(batch).ok()?.iter().find_map(|m| default(&m.body))?;
+    let mut batch = Batch::new();
+    batch.message(libc::RTM_GETLINK, REQUEST, &ifinfomsg(index, 0, 0), |_| {});
+    let link = socket.ask(batch).ok()?.iter().find_map(|m| parse_link(&m.body))?;
+    Some(link.mtu)
+}
+
 /// All addresses, each with the index of its link.
 pub fn addresses(socket: &mut Socket) -> Result<Vec<(u32, IpNet)>, NetlinkError> {
     let mut batch = Batch::new();

@@ -130,13 +130,13 @@ pub fn plugin(name: &str, script: &str) {
 
 /// Waits until `done`, looking again and again, for things that the kernel does in its own time.
 pub async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
-    for _ in 0..500 {
+    for _ in 0..1500 {
         if done() {
             return;
         }
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
-    panic!("not within 5 s: {what}");
+    panic!("not within 15 s: {what}");
 }
 
 /// Another machine, connected to this one: it has 192.0.2.2 and 2001:db8::2, this one 192.0.2.1 and 2001:db8::1.
