@@ -216,7 +216,7 @@ fn traffic_is_limited() {
 }
 
 #[test]
-fn an_attach_is_quick() {
+fn a_detach_leaves_the_interface_to_its_namespace() {
     machine(async || {
         let network = Network::open(config()).await.unwrap();
         let mut times = Vec::new();
@@ -233,7 +233,7 @@ fn an_attach_is_quick() {
         }
         times.sort();
         println!("attach, detach: min {:?}, median {:?}", times[0], times[20]);
-        // A bound that only a design error breaks, such as a deleted veth (15 ms) or a started process.
-        assert!(times[20].0.as_millis() < 10 && times[20].1.as_millis() < 10, "{:?}", times[20]);
+        // Times are for people; what makes the difference is that no request deletes an interface (15 ms and more).
+        assert_eq!(sh("ip -o link").matches("cr0a58").count(), 40);
     });
 }
