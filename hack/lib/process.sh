@@ -22,7 +22,7 @@ spawn() {
   local node=$1 name=$2 holder
   shift 2
   holder=$(pid_of "$node" namespaces) || die "$node: no namespaces"
-  setsid nsenter -t "$holder" -n -m --wd=/ -- "$@" >"$STATE/$node/$name.log" 2>&1 </dev/null &
+  setsid nsenter -t "$holder" -n -m --wd=/ -- "$@" >>"$STATE/$node/$name.log" 2>&1 </dev/null &
   remember "$node" "$name" $!
   disown $!
 }

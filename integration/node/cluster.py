@@ -10,7 +10,7 @@ import sys
 import time
 
 import node
-from tap import Skip, case, contains, equal, main, until
+from tap import Skip, case, client, contains, equal, main, until
 
 PODS = pathlib.Path(__file__).resolve().parents[2] / "integration/pods"
 KUBECTL = os.environ["KUBECTL"]
@@ -192,18 +192,16 @@ def kubectl_streams():
         "trap 'exit 0' TERM; while :; do sleep 0.2; done", "trap 'exit 0' TERM; while read -r line; do echo got $line; done; exec httpd -f -p 8080 -h /")
     with Applied(None, "talker", talker) as pod:
         pod.await_ready()
-        with subprocess.Popen([KUBECTL, "attach", "-i", "talker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        with client([KUBECTL, "attach", "-i", "talker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                               text=True) as attached:
             attached.stdin.write("one\n")
             attached.stdin.flush()
             equal("answered", attached.stdout.readline(), "got one\n")
-            with subprocess.Popen([KUBECTL, "logs", "-f", "talker"], stdout=subprocess.PIPE, text=True) as followed:
+            with client([KUBECTL, "logs", "-f", "talker"], stdout=subprocess.PIPE, text=True) as followed:
                 equal("followed from the beginning", followed.stdout.readline(), "got one\n")
                 attached.stdin.write("two\n")
                 attached.stdin.flush()
                 equal("and on", followed.stdout.readline(), "got two\n")
-                followed.kill()
-            attached.kill()
     with Applied("09-command.yaml", "command") as pod:
         pod.await_ready()
         kubectl("cp", str(PODS / "09-command.yaml"), "command:/var/log/copied", "-c", "main")
@@ -211,11 +209,10 @@ def kubectl_streams():
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        with subprocess.Popen([KUBECTL, "port-forward", "pod/command", f"{port}:8080"], stdout=subprocess.PIPE, text=True) as forward:
+        with client([KUBECTL, "port-forward", "pod/command", f"{port}:8080"], stdout=subprocess.PIPE, text=True) as forward:
             contains("port-forward", forward.stdout.readline(), "Forwarding from")
             for _ in range(3):
                 equal("what it forwards", node.fetch(f"http://127.0.0.1:{port}/"), "zero one hello /var/log\n")
-            forward.kill()
 
 
 @case("an ephemeral container sees its target's processes")

@@ -12,7 +12,7 @@ import sys
 import time
 
 import node
-from tap import case, contains, equal, main, until
+from tap import case, client, contains, equal, main, until
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PODS = ROOT / "integration/pods"
@@ -123,7 +123,7 @@ def terminal(container, text, wanted):
     """Attaches with a terminal, types the text and reads until `wanted`; then hangs up."""
     master, slave = pty.openpty()
     command = [node.CRICTL, "-c", "/dev/null", "-r", node.ENDPOINT, "attach", "-i", "-t", container]
-    with subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True) as client:
+    with client(command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True) as process:
         os.close(slave)
         got, end = b"", time.monotonic() + 15
         try:
@@ -132,7 +132,6 @@ def terminal(container, text, wanted):
                 if select.select([master], [], [], 0.2)[0]:
                     got += os.read(master, 4096)
         finally:
-            client.kill()
             os.close(master)
     return got.decode(errors="replace")
 

@@ -1,4 +1,6 @@
 """Test cases that print one line each: `ok NAME`, `not ok NAME` or `skip NAME # reason`."""
+import contextlib
+import subprocess
 import sys
 import time
 import traceback
@@ -32,6 +34,16 @@ def until(what, condition, seconds=60):
         if time.monotonic() > end:
             raise AssertionError(f"{what}: not within {seconds} s; last: {last!r}")
         time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def client(command, **options):
+    """A program that is killed when the block ends, however that is: a failed case must not wait for it."""
+    with subprocess.Popen(command, **options) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def equal(what, got, wanted):
