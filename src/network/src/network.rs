@@ -144,7 +144,8 @@ impl Network {
         self.inner.builtin.run(move |engine| engine.check(&id)).await?
     }
 
-    /// Frees what belongs to none of the live sandboxes, for use after a start; returns how many had something. With
+    /// Frees what earlier runs gave to sandboxes that are not among the live ones, for use after a start; returns how
+    /// many there were. What was attached since [`Network::open`] is left alone, so it may run beside new requests. With
     /// plugins of version 1.1, also asks these to free what they know of and nobody has.
     pub async fn gc(&self, live: &[SandboxId]) -> Result<usize, NetworkError> {
         let list = match self.inner.source() {

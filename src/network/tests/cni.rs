@@ -114,7 +114,15 @@ fn a_single_plugin_configuration() {
         let error = network.check(&pod.sandbox).await.unwrap_err().to_string();
         assert!(error.contains("CNI plugin ptp CHECK"), "{error}");
         // As after a start at which the kubelet knows of no pod.
+        drop(network);
+        let network = Network::open(config()).await.unwrap();
+        let (second, second_netns) = (SandboxId::random(), Netns::new());
+        let mut newcomer = lab::pod(&second_netns);
+        newcomer.sandbox = second.clone();
+        network.attach(&newcomer).await.unwrap();
         assert_eq!(network.gc(&[]).await.unwrap(), 1);
+        assert_eq!(records(), 1, "what this run attached is left alone");
+        network.detach(&second).await.unwrap();
         assert_eq!((given_out().len(), records()), (0, 0));
     });
 }

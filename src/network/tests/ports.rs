@@ -92,7 +92,9 @@ fn tcp_from_everywhere(firewall: FirewallChoice) {
         serve_tcp(&fresh, "0.0.0.0:80");
         ask_tcp("127.0.0.1:8080").unwrap();
         network.uninstall().await.unwrap_err();
-        network.gc(&[]).await.unwrap();
+        drop(network);
+        let network = Network::open(with(firewall)).await.unwrap();
+        assert_eq!(network.gc(&[]).await.unwrap(), 2);
         network.uninstall().await.unwrap();
         assert!(!rules().to_lowercase().contains("crisp"), "{}", rules());
         assert_eq!(sh("sysctl -n net.ipv4.ip_forward").trim(), "0");

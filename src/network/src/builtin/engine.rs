@@ -46,6 +46,8 @@ pub(crate) struct Engine {
     pub(super) leases: HashMap<SandboxId, Lease>,
     pub(super) ports: HashMap<ForwardKey, SandboxId>,
     pub(super) sequence: u64,
+    /// Leases from here on were made by this run.
+    first_sequence: u64,
     pub(super) bridge: Option<u32>,
     pub(super) firewall: Option<Box<dyn Firewall>>,
     sysctls: Sysctls,
@@ -67,6 +69,7 @@ impl Engine {
             leases: HashMap::new(),
             ports: HashMap::new(),
             sequence: 0,
+            first_sequence: 0,
             bridge: None,
             firewall: None,
             sysctls: Sysctls::load(&config.state_dir)?,
@@ -75,6 +78,7 @@ impl Engine {
             config,
         };
         engine.recover()?;
+        engine.first_sequence = engine.sequence;
         Ok(engine)
     }
 
@@ -216,9 +220,11 @@ impl Engine {
         }
     }
 
-    /// Takes back what belongs to no live sandbox; returns how many had something.
+    /// Takes back what earlier runs gave to sandboxes that do not live; returns how many there were. What this run
+    /// gave is left: its pods may be newer than the list.
     pub(crate) fn gc(&mut self, live: &[SandboxId]) -> Result<usize, NetworkError> {
-        let dead: Vec<SandboxId> = self.leases.keys().filter(|id| !live.contains(id)).cloned().collect();
+        let dead = |l: &&Lease| l.sequence < self.first_sequence && !live.contains(&l.sandbox);
+        let dead: Vec<SandboxId> = self.leases.values().filter(dead).map(|l| l.sandbox.clone()).collect();
         let errors: Vec<_> = dead.iter().filter_map(|sandbox| self.detach(sandbox).err()).collect();
         NetworkError::collected(errors).map(|()| dead.len())
     }

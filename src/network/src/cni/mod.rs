@@ -16,7 +16,7 @@ pub mod version;
 mod watch;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
     time::SystemTime,
@@ -25,6 +25,7 @@ use std::{
 use crisp_model::SandboxId;
 use nix::sys::statfs::{FsType, statfs};
 use serde_json::{Map, Value, json};
+use tokio::sync::RwLock;
 
 use crate::{Attached, Deadlines, INTERFACE, NetworkConfig, NetworkError, PodAttachment, Verb, files};
 use config::{NetworkList, Plugin};
@@ -55,6 +56,11 @@ pub(crate) struct Cni {
     deadlines: Deadlines,
     boot: String,
     versions: Mutex<Versions>,
+    /// Attached by this run.
+    own: Mutex<HashSet<SandboxId>>,
+    /// Many ADDs and DELs, or one GC: the specification demands it. The one lock here that is held over an await;
+    /// every holder has a deadline for each plugin.
+    gate: RwLock<()>,
 }
 
 impl Cni {
@@ -66,6 +72,8 @@ impl Cni {
             deadlines: config.deadlines.clone(),
             boot: files::boot_id()?,
             versions: Mutex::default(),
+            own: Mutex::default(),
+            gate: RwLock::default(),
         })
     }
 
@@ -125,6 +133,8 @@ impl Cni {
             result: None,
             missing: 0,
         };
+        let _gate = self.gate.read().await;
+        self.own.lock().unwrap_or_else(PoisonError::into_inner).insert(pod.sandbox.clone());
         record.save(&self.cache).await?;
         let added = match self.chain(&record).await {
             Ok(result) => {
@@ -167,7 +177,10 @@ impl Cni {
     /// DEL of what the record says; nothing if there is none.
     pub(crate) async fn del(&self, sandbox: &SandboxId) -> Result<(), NetworkError> {
         match Record::load(&self.cache, sandbox)? {
-            Some(record) => self.del_record(record).await,
+            Some(record) => {
+                let _gate = self.gate.read().await;
+                self.del_record(record).await
+            }
             None => Ok(()),
         }
     }
@@ -191,6 +204,7 @@ impl Cni {
             }
         }
         NetworkError::collected(errors)?;
+        self.own.lock().unwrap_or_else(PoisonError::into_inner).remove(&record.sandbox);
         Record::remove(&self.cache, &record.sandbox)
     }
 
@@ -213,14 +227,18 @@ impl Cni {
         Ok(())
     }
 
-    /// DEL for all records of sandboxes that are not live, then GC of the network in force, if its version has it.
+    /// DEL for all records of earlier runs whose sandboxes do not live, then GC of the network in force, if its
+    /// version has it.
     pub(crate) async fn gc(
         &self,
         live: &[SandboxId],
         list: Option<&NetworkList>,
     ) -> Result<usize, NetworkError> {
+        let _gate = self.gate.write().await;
+        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let lives = |r: &Record| live.contains(&r.sandbox) || own.contains(&r.sandbox);
         let (keep, dead): (Vec<Record>, Vec<Record>) =
-            Record::load_all(&self.cache)?.into_iter().partition(|r| live.contains(&r.sandbox));
+            Record::load_all(&self.cache)?.into_iter().partition(lives);
         let mut errors = Vec::new();
         let count = dead.len();
         for record in dead {
