@@ -61,17 +61,29 @@ pub(super) fn create(
         given.dir.join("bundles").join(wanted.container.as_str()),
     );
     let dir = given.dir.clone();
-    let outcome = join_named(cgroups, &cgroup).and_then(|()| make(reporter, wanted, given, &bundle));
+    let outcome = make_cgroups(cgroups, &cgroup)
+        .and_then(|()| join_named(cgroups, &cgroup))
+        .and_then(|()| make(reporter, wanted, given, &bundle));
     // libcontainer has read it, and nothing else needs it; it is tens of kilobytes of memory.
     let _ = fs::remove_dir_all(&bundle);
     if outcome.is_err() {
-        // libcontainer cleans up after most failures, not after all.
+        // libcontainer cleans up after most failures, not after all. A cgroup with this worker in it would stay.
+        leave_named(cgroups);
         remove::forget(&dir, id.as_str());
         if let Ok(cgroup) = cgroup_path(&cgroup) {
             let _ = remove::remove_cgroup(cgroups, &cgroup);
         }
     }
     outcome
+}
+
+/// On version 1 the spec binds the container's cgroups into it, so they have to be there before libcontainer would make
+/// them.
+fn make_cgroups(cgroups: &CgroupFs, cgroup: &Cgroup) -> Result<(), Failure> {
+    if cgroups.layout().is_v2() {
+        return Ok(());
+    }
+    cgroups.create(&cgroup_path(cgroup)?).map_err(failed("make the container's cgroups"))
 }
 
 /// libcontainer leaves out the hierarchy without controllers (`name=systemd` on version 1), in which a service manager counts its
@@ -82,6 +94,12 @@ fn join_named(cgroups: &CgroupFs, cgroup: &Cgroup) -> Result<(), Failure> {
     fs::create_dir_all(&folder).map_err(host(format!("make {}", folder.display())))?;
     let file = folder.join("tasks");
     fs::write(&file, "0").map_err(host(format!("join {}", file.display())))
+}
+
+fn leave_named(cgroups: &CgroupFs) {
+    if let Some(root) = cgroups.layout().v1().and_then(|v1| v1.systemd.as_ref()) {
+        let _ = fs::write(root.join("tasks"), "0");
+    }
 }
 
 fn make(

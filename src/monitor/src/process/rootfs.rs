@@ -9,14 +9,23 @@ use std::{
     io,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-        unix::{ffi::OsStrExt, fs::OpenOptionsExt},
+        unix::{
+            ffi::OsStrExt,
+            fs::{MetadataExt, OpenOptionsExt},
+        },
     },
     path::{Path, PathBuf},
 };
 
-use crisp_host::mount::{self as by_fd, LONGEST_VALUE, NewFilesystem};
+use crisp_host::{
+    capability,
+    mount::{self as by_fd, LONGEST_VALUE, NewFilesystem},
+};
 use crisp_model::image::Rootfs;
-use nix::mount::{MsFlags, mount};
+use nix::{
+    mount::{MsFlags, mount},
+    unistd::{setfsgid, setfsuid},
+};
 
 use super::{Failure, host, invalid};
 
@@ -130,7 +139,21 @@ fn idmapped_overlay(rootfs: &Rootfs, userns: BorrowedFd<'_>) -> io::Result<()> {
     }
     let parent = idmap(parent, userns)?;
     let (upper, work) = (through(&parent).join(upper), through(&parent).join(work));
-    overlay(&layers.folders, Some((&upper, &work)), &rootfs.mountpoint)
+    as_owner(&parent, || overlay(&layers.folders, Some((&upper, &work)), &rootfs.mountpoint))
+}
+
+/// Does `work` as the owner of a mapped folder, which is the root of the user namespace, but with all capabilities. overlayfs writes
+/// as the one who mounted it, and the host's root has no id in a mapped file system: it would be mounted read-only.
+fn as_owner<T>(folder: &OwnedFd, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let owner = fs::metadata(through(folder))?;
+    let (uid, gid) = (setfsuid(owner.uid().into()), setfsgid(owner.gid().into()));
+    // Leaving root took the capabilities over files away.
+    let done = capability::get()
+        .and_then(|have| capability::set(capability::Sets { effective: have.permitted, ..have }))
+        .and_then(|()| work());
+    setfsgid(gid);
+    setfsuid(uid);
+    done
 }
 
 /// Mounts an overlay: by `fsopen` where the kernel takes its layers one by one (Linux 6.8), else by `mount`.
