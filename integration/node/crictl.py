@@ -328,21 +328,21 @@ def limit(pid):
 @case("events of a whole life, in order")
 def events():
     only_crisp("GetContainerEvents")
-    with client([*COMMAND[:-2], "events"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as listener:
+    with client([*COMMAND[:-2], "events"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as listener:
         os.set_blocking(listener.stdout.fileno(), False)
+        text = b""
+
+        def seen(wanted=None):
+            nonlocal text
+            text += listener.stdout.read() or b""
+            return [e["containerEventType"] for e in parsed(text.decode()) if wanted in (None, e["containerId"])]
         # the listener is there once an event of a throw-away pod has reached it
         with pod("first-event"):
-            until("the first event", lambda: listener.stdout.read(), 10)
+            until("the first event", seen, 10)
         with container("events", ["true"]) as (made, _):
             until("its end", lambda: state(made) == "CONTAINER_EXITED", 10)
-        text = ""
-
-        def seen():
-            nonlocal text
-            text += listener.stdout.read() or ""
-            return [e["containerEventType"] for e in parsed(text) if e["containerId"] == made]
         wanted = ["CONTAINER_CREATED_EVENT", "CONTAINER_STARTED_EVENT", "CONTAINER_STOPPED_EVENT", "CONTAINER_DELETED_EVENT"]
-        until("all four", lambda: seen() == wanted, 10)
+        until("all four", lambda: equal("events", seen(made), wanted) is None, 10)
 
 
 def parsed(text):

@@ -288,8 +288,8 @@ def command():
 def network_of(pid):
     """The namespace and the devices with their indexes and addresses, as one of its processes sees them."""
     text = subprocess.run(["nsenter", "-t", str(pid), "-n", "ip", "-o", "address"], check=True, capture_output=True, text=True).stdout
-    # lifetimes count down
-    return namespace(pid, "net"), [line.split("valid_lft")[0] for line in text.splitlines()]
+    # lifetimes count down, and a young IPv6 address is tentative
+    return namespace(pid, "net"), [line.split("valid_lft")[0].replace("tentative", "").split() for line in text.splitlines()]
 
 
 @case("containers die one by one, the pod's network stays; the infra container dies, the pod is made anew")
