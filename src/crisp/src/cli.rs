@@ -89,25 +89,25 @@ pub enum Command {
 #[derive(Debug, Clone, Default, Args)]
 pub struct Settings {
     /// Configuration file; `conf.d/*.toml` beside it is read too [default: /etc/crisp/config.toml, if it exists]
-    #[arg(long, value_name = "FILE", env = "CRISP_CONFIG")]
+    #[arg(long, global = true, value_name = "FILE", env = "CRISP_CONFIG")]
     pub config: Option<PathBuf>,
     /// Folder for what survives a reboot
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, global = true, value_name = "FOLDER")]
     pub root: Option<String>,
     /// Folder for what dies with the boot
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, global = true, value_name = "FOLDER")]
     pub state: Option<String>,
     /// The CRI socket
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, global = true, value_name = "PATH")]
     pub socket: Option<String>,
     /// error, warn, info, debug, trace, or a filter such as info,crisp_image=debug
-    #[arg(long, value_name = "LEVEL")]
+    #[arg(long, global = true, value_name = "LEVEL")]
     pub log_level: Option<String>,
     /// Form of the log lines
-    #[arg(long, value_name = "FORM")]
+    #[arg(long, global = true, value_name = "FORM")]
     pub log_format: Option<Form>,
     /// Any other key of the configuration; lists are separated by commas
-    #[arg(long, value_name = "KEY=VALUE", value_parser = assignment)]
+    #[arg(long, global = true, value_name = "KEY=VALUE", value_parser = assignment)]
     pub set: Vec<(String, String)>,
 }
 

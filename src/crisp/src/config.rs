@@ -72,7 +72,7 @@ pub struct ImageSettings {
     pub certs_dirs: Vec<PathBuf>,
     /// Names of images that nobody may remove for want of space.
     pub pinned: Vec<String>,
-    /// Blobs that are downloaded at the same time for one image.
+    /// Layers that are downloaded and unpacked at the same time.
     pub max_concurrent_downloads: u32,
     /// A pull without a byte for so long fails; zero: never.
     pub pull_progress_timeout: Span,

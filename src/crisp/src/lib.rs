@@ -3,6 +3,7 @@
 //! Wire types stop in this crate: `from_wire` checks requests and turns them into `crisp-model`'s types, `to_wire`
 //! turns what came of them into answers, and the services only translate, call and map errors.
 
+pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod facts;

@@ -32,7 +32,7 @@ use crisp_stream::StreamServer;
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 
-use crate::{config::Config, facts, notify, services::Services};
+use crate::{admin, config::Config, facts, notify, services::Services};
 
 /// Largest message of a request: what the kubelet and its client library allow.
 const MAX_MESSAGE: usize = 16 << 20;
@@ -48,6 +48,10 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     make_folder(&config.root, 0o711)?;
     let services = assemble(config.clone()).await?;
     let listener = listen(&config.socket)?;
+    tokio::spawn(admin::serve(listen(&admin::socket(state))?, services.images.clone()));
+    if let Some(folder) = &config.image.import_dir {
+        tokio::spawn(admin::preload(services.images.clone(), folder.clone()));
+    }
     tracing::info!(socket = %config.socket.display(), version = env!("CARGO_PKG_VERSION"), "serving");
     notify::ready();
     let sweeper = services.pods.clone();
@@ -174,7 +178,8 @@ fn pods_config(config: &Config, host: &Host) -> anyhow::Result<PodsConfig> {
         default_cgroup_parent: config.cgroup.default_parent.clone(),
         systemd_cgroup: config.systemd_cgroup(host),
         exec_output_limit: usize::try_from(config.exec_sync_output_limit.0).unwrap_or(usize::MAX),
-        network_deadline: Duration::from_secs(90),
+        // A chain has a handful of plugins, each with its own deadline, whose error names it: that one must come first.
+        network_deadline: config.network.del_timeout.0.saturating_mul(5),
     })
 }
 

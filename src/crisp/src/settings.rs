@@ -1,11 +1,16 @@
 //! From the one configuration to the settings of each part.
 
+use std::time::Duration;
+
 use crisp_host::probe::Host;
 use crisp_image::ImageStoreConfig;
 use crisp_network::{BuiltinConfig, Deadlines, NetworkConfig};
 use crisp_stream::{StreamConfig, Tls, TlsError};
 
 use crate::config::{CgroupDriver, Config};
+
+/// Longer than any pull, and still a time that can be added to the clock.
+const NEVER: Duration = Duration::from_secs(u32::MAX as u64);
 
 impl Config {
     /// Settings of the image store.
@@ -17,7 +22,11 @@ impl Config {
             certs_dirs: image.certs_dirs.clone(),
             pinned: image.pinned.clone(),
             max_concurrent_downloads: image.max_concurrent_downloads as usize,
-            pull_progress_timeout: image.pull_progress_timeout.0,
+            // Zero is the configuration's "never".
+            pull_progress_timeout: match image.pull_progress_timeout.0 {
+                Duration::ZERO => NEVER,
+                limit => limit,
+            },
             docker_config: image.docker_config.clone(),
             ..ImageStoreConfig::default()
         }

@@ -1,13 +1,22 @@
-//! `crisp image`: images over the daemon's own CRI socket.
+//! `crisp image`: images over the daemon's CRI socket, and over its own one for what the CRI has no call for.
 
-use anyhow::{Context as _, bail};
+use std::{
+    fs::File,
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
 use clap::Subcommand;
+use crisp_image::ImageStore;
 use crisp_proto::v1::{self, image_service_client::ImageServiceClient};
-use std::path::PathBuf;
 use tonic::transport::{Channel, Endpoint};
 
 use super::print;
-use crate::config::Config;
+use crate::{
+    admin::{self, Request, work::perform},
+    config::Config,
+};
 
 /// What to do with images.
 #[derive(Debug, Subcommand)]
@@ -24,27 +33,31 @@ pub enum ImageCommand {
         /// The image: id, name:tag or name@digest
         image: String,
     },
-    /// Import an archive (OCI or Docker)
+    /// Import the images of an archive (OCI layout or `docker save`, also compressed)
+    ///
+    /// Without a running daemon the image store is opened directly.
     Import {
         /// The archive; - for standard input
         archive: PathBuf,
-        /// A name for its image, in place of those in the archive
+        /// Name for images whose archive gives them only a tag
         #[arg(long)]
         name: Option<String>,
     },
-    /// Write an image to an OCI archive
+    /// Write images to an archive that is both an OCI layout and what `docker load` takes
     Export {
-        /// The image
-        image: String,
-        /// The archive
+        /// The archive; - for standard output
         archive: PathBuf,
+        /// The images: names or ids
+        #[arg(required = true)]
+        images: Vec<String>,
     },
-    /// Check every stored file of an image against its digest
+    /// Check every stored file against the digests of the images; ends with 1 if something is damaged
     Verify {
-        /// The image; all of them if none is named
-        image: Option<String>,
+        /// Pull damaged images again; forget those that cannot be pulled
+        #[arg(long)]
+        repair: bool,
     },
-    /// Say where an image would be pulled from: hosts in order, certificates, credentials, and who decided so
+    /// Say where an image would be pulled from: hosts in order, who named them, TLS, credentials, and what each answers
     Why {
         /// The image
         image: String,
@@ -57,11 +70,75 @@ pub async fn run(command: ImageCommand, config: Config) -> anyhow::Result<()> {
         ImageCommand::Pull { image } => pull(connect(&config).await?, image).await,
         ImageCommand::Ls => list(connect(&config).await?).await,
         ImageCommand::Rm { image } => remove(connect(&config).await?, image).await,
-        ImageCommand::Import { .. }
-        | ImageCommand::Export { .. }
-        | ImageCommand::Verify { .. }
-        | ImageCommand::Why { .. } => bail!("this command is not built yet"),
+        ImageCommand::Import { archive, name } => {
+            let input = open(&archive)?;
+            ask(&config, Request::Import { name }, Some(input), Box::new(io::sink())).await
+        }
+        ImageCommand::Export { archive, images } => export(&config, &archive, images).await,
+        ImageCommand::Verify { repair } => {
+            ask(&config, Request::Verify { repair }, None, Box::new(io::sink())).await
+        }
+        ImageCommand::Why { image } => ask(&config, Request::Why { image }, None, Box::new(io::sink())).await,
     }
+}
+
+type Input = Box<dyn Read + Send>;
+type Output = Box<dyn Write + Send>;
+
+fn is_standard(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+fn open(archive: &Path) -> anyhow::Result<Input> {
+    if is_standard(archive) {
+        return Ok(Box::new(io::stdin()));
+    }
+    Ok(Box::new(File::open(archive).with_context(|| format!("open {}", archive.display()))?))
+}
+
+/// To a file beside the archive first: one that is there under its name is whole.
+async fn export(config: &Config, archive: &Path, images: Vec<String>) -> anyhow::Result<()> {
+    let request = Request::Export { images };
+    if is_standard(archive) {
+        return ask(config, request, None, Box::new(io::stdout())).await;
+    }
+    let folder = match archive.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let name = archive.file_name().context("the archive needs a name")?;
+    let part = folder.join(format!(".{}.{}.part", name.display(), std::process::id()));
+    let file = File::create(&part).with_context(|| format!("make {}", part.display()))?;
+    let written = ask(config, request, None, Box::new(file)).await;
+    let placed = written.and_then(|()| {
+        std::fs::rename(&part, archive).with_context(|| format!("rename to {}", archive.display()))
+    });
+    if placed.is_err() {
+        let _ = std::fs::remove_file(&part);
+    }
+    placed
+}
+
+/// Asks the daemon, or does the work on the store itself if there is none.
+async fn ask(config: &Config, request: Request, input: Option<Input>, output: Output) -> anyhow::Result<()> {
+    let state = config.state.clone();
+    let asked = request.clone();
+    let task = tokio::task::spawn_blocking(move || {
+        let (mut input, mut output) = (input, output);
+        let reader = input.as_mut().map(|input| input as &mut dyn Read);
+        let answer = admin::ask(&state, &asked, reader, &mut output);
+        (answer, input, output)
+    });
+    let (answer, input, output) = task.await?;
+    let socket = admin::socket(&config.state);
+    let text = match answer.with_context(|| format!("talk to the daemon over {}", socket.display()))? {
+        Some(answer) => answer.map_err(anyhow::Error::msg)?,
+        None => {
+            let (store, _) = ImageStore::open(config.image_store()).await?;
+            perform(&store, request, input.unwrap_or_else(|| Box::new(io::empty())), output).await?
+        }
+    };
+    print::text(&text)
 }
 
 async fn connect(config: &Config) -> anyhow::Result<ImageServiceClient<Channel>> {

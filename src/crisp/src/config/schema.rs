@@ -77,13 +77,13 @@ pub const KEYS: &[Key] = &[
     key(
         "image.max_concurrent_downloads",
         Integer(1, 64),
-        "4",
-        "Blobs of one image that are downloaded at the same time.",
+        "6",
+        "Layers that are downloaded and unpacked at the same time, over all pulls.",
     ),
     key(
         "image.pull_progress_timeout",
         Span,
-        r#""5m""#,
+        r#""2m""#,
         "A pull that gets no byte for so long fails. 0: never.",
     ),
     key(
