@@ -137,7 +137,8 @@ mod tests {
             (Some(ContainerState::Created), Some(ContainerState::Running), Some(ContainerState::Exited));
         let stop_other = Key::Stop(other);
         // key, container, ready, stopped, running operations -> decision
-        let table: &[(&Key, Option<ContainerState>, bool, bool, Vec<Key>, Decision)] = &[
+        type Row<'a> = (&'a Key, Option<ContainerState>, bool, bool, Vec<Key>, Decision);
+        let table: &[Row<'_>] = &[
             (&create, None, true, false, vec![], Start),
             (&create, None, true, false, vec![create.clone()], Join),
             (&create, None, false, false, vec![], Deny(Denial::SandboxNotReady)),
