@@ -4,6 +4,7 @@
 //! libcontainer make the container's init, and ends. Init waits to be started inside of [`Tail`], our executor, and goes the
 //! last leg itself. What the worker has mounted lives on in init's namespace only.
 
+mod dev;
 mod spec;
 mod tail;
 mod trace;
@@ -115,6 +116,7 @@ fn make(
         (Some(_), Some(pid)) => Some(open_userns(pid)?),
         _ => None,
     };
+    let aside = config.set_dev_aside();
     // Root of the user namespace may not follow the links of the infra container's process, so they are followed now.
     let _namespaces = config.open_namespaces()?;
 
@@ -150,6 +152,7 @@ fn make(
         },
         Reporter(reporter.0.try_clone().map_err(host("dup"))?),
         wanted.propagation,
+        aside,
     );
     trace::collect(reporter).map_err(host("dup"))?;
     let [stdin, stdout, stderr] = given.stdio;

@@ -54,6 +54,11 @@ impl Spec {
         Ok(())
     }
 
+    /// See [`super::dev`].
+    pub(super) fn set_dev_aside(&mut self) -> Vec<super::dev::Aside> {
+        super::dev::set_aside(&mut self.0)
+    }
+
     /// Opens the namespaces that are to be joined and names them by descriptor. They are to be kept open until
     /// libcontainer has joined them.
     pub(super) fn open_namespaces(&mut self) -> Result<Vec<File>, Failure> {

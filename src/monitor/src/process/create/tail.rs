@@ -17,6 +17,7 @@ use libcontainer::{
 };
 use nix::mount::{MsFlags, mount};
 
+use super::dev::{self, Aside};
 use crate::process::{Failure, failed, host, last_leg::LastLeg, report::Reporter};
 
 /// The executor.
@@ -27,24 +28,28 @@ struct Parts {
     leg: LastLeg,
     reporter: Reporter,
     propagation: Vec<(String, Propagation)>,
+    aside: Vec<Aside>,
 }
 
 impl Tail {
-    pub(super) fn new(leg: LastLeg, reporter: Reporter, propagation: Vec<(String, Propagation)>) -> Self {
-        Self(Rc::new(Parts { leg, reporter, propagation }))
+    pub(super) fn new(
+        leg: LastLeg,
+        reporter: Reporter,
+        propagation: Vec<(String, Propagation)>,
+        aside: Vec<Aside>,
+    ) -> Self {
+        Self(Rc::new(Parts { leg, reporter, propagation, aside }))
     }
 
     /// What can fail is to fail while the container is created.
     fn prepare(&self) -> Result<(), Failure> {
         let parts = &self.0;
+        let listed = |path: &str| parts.propagation.iter().find(|(listed, _)| listed == path);
+        dev::put_back(&parts.aside, |path| {
+            listed(path).map_or(Ok(()), |(path, kind)| propagate(path, *kind))
+        })?;
         for (path, kind) in &parts.propagation {
-            let kind = match kind {
-                Propagation::Private => MsFlags::MS_PRIVATE,
-                Propagation::HostToContainer => MsFlags::MS_SLAVE,
-                Propagation::Bidirectional => MsFlags::MS_SHARED,
-            };
-            mount(None::<&str>, path.as_str(), None::<&str>, MsFlags::MS_REC | kind, None::<&str>)
-                .map_err(|e| host(format!("set the propagation of {path}"))(e.into()))?;
+            propagate(path, *kind)?;
         }
         parts.leg.check()?;
         if let Some(slave) = parts.leg.take_terminal(&parts.reporter)? {
@@ -52,6 +57,17 @@ impl Tail {
         }
         Ok(())
     }
+}
+
+/// Sets how mounts at and below `path` spread.
+fn propagate(path: &str, kind: Propagation) -> Result<(), Failure> {
+    let kind = match kind {
+        Propagation::Private => MsFlags::MS_PRIVATE,
+        Propagation::HostToContainer => MsFlags::MS_SLAVE,
+        Propagation::Bidirectional => MsFlags::MS_SHARED,
+    };
+    mount(None::<&str>, path, None::<&str>, MsFlags::MS_REC | kind, None::<&str>)
+        .map_err(|e| host(format!("set the propagation of {path}"))(e.into()))
 }
 
 /// The terminal is `/dev/console` too.
