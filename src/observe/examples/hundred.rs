@@ -1,5 +1,6 @@
 //! How long the statistics of a hundred containers take on this host: makes cgroups with a process each under
-//! `/crisp-bench-<pid>`, measures, and removes them. `cargo run --release -p crisp-observe --example hundred`, as root.
+//! `/crisp-bench-<pid>`, measures, and removes them. `cargo run --release -p crisp-observe --example hundred
+//! [ROUNDS]`, as root.
 
 use std::{
     process::{Child, Command},
@@ -52,9 +53,10 @@ fn run(fs: &CgroupFs, top: &str, children: &mut Vec<Child>) -> Result<(), Box<dy
         containers.push(container);
         sandboxes.push(sandbox);
     }
+    let rounds = std::env::args().nth(1).map_or(Ok(5), |text| text.parse::<u32>())?;
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     runtime.block_on(async {
-        for _ in 0..5 {
+        for _ in 0..rounds {
             let start = Instant::now();
             let list = sampler.containers(&containers).await.len();
             let containers_took = start.elapsed();

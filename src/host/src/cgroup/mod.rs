@@ -193,15 +193,19 @@ fn create_cpuset(root: &Path, relative: &Path) -> Result<(), CgroupError> {
 fn create_v2(root: &Path, relative: &Path) -> Result<(), CgroupError> {
     let mut dir = root.to_path_buf();
     for part in relative.components() {
-        delegate(&dir)?;
+        delegate(&dir, dir == root)?;
         dir.push(part);
         make_dir(&dir)?;
     }
     Ok(())
 }
 
-/// Enables in a v2 cgroup's children what it has and they lack.
-fn delegate(dir: &Path) -> Result<(), CgroupError> {
+/// Enables in a v2 cgroup's children what it has and they lack. Not if it holds processes (an exec's parent, which is the
+/// container's): then the kernel refuses some controllers and takes others, and makes the children unusable with them.
+fn delegate(dir: &Path, is_root: bool) -> Result<(), CgroupError> {
+    if !is_root && files::read_optional(&dir.join("cgroup.procs"))?.is_some_and(|procs| !procs.is_empty()) {
+        return Ok(());
+    }
     let available = files::read(&dir.join("cgroup.controllers"))?;
     let control = dir.join("cgroup.subtree_control");
     let enabled = files::read(&control)?;

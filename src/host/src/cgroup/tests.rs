@@ -160,6 +160,58 @@ fn this_hosts_cgroups_are_measured() {
     assert!(matches!(real.fs.stats("/crisp-test-none/x"), Err(CgroupError::NotFound { .. })));
 }
 
+#[test]
+fn limits_hold_on_a_host_with_v2() {
+    let Some(real) = Real::new("limits2") else { return };
+    if !real.fs.layout().is_v2() {
+        eprintln!("skipped: reads v2 files back");
+        return;
+    }
+    let mut child = real.sleeper();
+    let mut r = LinuxResources {
+        memory_limit: Some(64 << 20),
+        memory_swap_limit: Some(96 << 20),
+        cpu_shares: Some(512),
+        cpu_quota: Some(25_000),
+        unified: [
+            ("memory.high".to_owned(), "50331648".to_owned()),
+            ("pids.max".to_owned(), "55".to_owned()),
+        ]
+        .into(),
+        ..Default::default()
+    };
+    real.fs.apply(&real.path, &r).unwrap();
+    assert_eq!(real.file("memory", "memory.max"), (64 << 20).to_string());
+    assert_eq!(real.file("memory", "memory.high"), "50331648");
+    assert_eq!(real.file("cpu", "cpu.max"), "25000 100000");
+    assert_eq!(real.file("cpu", "cpu.weight"), cpu_weight(512).to_string());
+    assert_eq!(real.file("pids", "pids.max"), "55");
+    r = LinuxResources { memory_limit: Some(32 << 20), cpu_period: Some(50_000), ..Default::default() };
+    real.fs.apply(&real.path, &r).unwrap();
+    assert_eq!(real.file("memory", "memory.max"), (32 << 20).to_string());
+    assert_eq!(real.file("cpu", "cpu.max"), "25000 50000");
+    assert_eq!(real.fs.stats_with_tasks(&real.path).unwrap().pids.unwrap().current, 1);
+    real.fs.kill_all(&real.path, BOUND).unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_process_that_takes_too_much_memory_is_counted() {
+    let Some(real) = Real::new("oom") else { return };
+    let r = LinuxResources {
+        memory_limit: Some(16 << 20),
+        memory_swap_limit: Some(16 << 20),
+        ..Default::default()
+    };
+    real.fs.apply(&real.path, &r).unwrap();
+    let joins: Vec<String> =
+        real.fs.join_files(&real.path).unwrap().iter().map(|f| f.display().to_string()).collect();
+    let script = format!("for f in {}; do echo 0 > $f; done; exec tail /dev/zero", joins.join(" "));
+    let status = Command::new("/bin/sh").arg("-c").arg(script).status().unwrap();
+    assert!(!status.success(), "{status}");
+    assert_eq!(real.fs.oom_kills(&real.path).unwrap(), 1);
+}
+
 /// A v2 root made of ordinary files.
 struct Fake {
     dir: tempfile::TempDir,

@@ -231,3 +231,51 @@ fn a_real_bus_takes_our_messages() {
         assert!(matches!(error, SystemdError::Refused { .. }), "{error}");
     }
 }
+
+#[test]
+fn a_real_systemd_makes_limits_and_ends_a_scope() {
+    if !Path::new("/run/systemd/system").is_dir() {
+        return eprintln!("skipped: systemd does not run this host");
+    }
+    let fs = crate::cgroup::CgroupFs::detect().unwrap();
+    let v2 = fs.layout().is_v2();
+    let mut child = Command::new("/bin/sleep").arg("1000").spawn().unwrap();
+    let pid = i32::try_from(child.id()).unwrap();
+    let scope = Scope::parse(&format!("crisptest-pod{pid}.slice:crisp:{pid}")).unwrap();
+    let path = scope.path().unwrap();
+    let mut systemd = Systemd::connect(v2, BOUND).unwrap();
+    let mut resources = LinuxResources {
+        memory_limit: Some(64 << 20),
+        memory_swap_limit: Some(64 << 20),
+        cpu_shares: Some(512),
+        cpu_quota: Some(25_000),
+        ..Default::default()
+    };
+    systemd.start_scope(&scope, &[pid], &resources, BOUND).unwrap();
+    assert_eq!(fs.procs(&path).unwrap(), [pid]);
+    let limit = |fs: &crate::cgroup::CgroupFs| fs.stats(&path).unwrap().memory.unwrap().limit;
+    assert_eq!(limit(&fs), Some(64 << 20));
+    let again = systemd.start_scope(&scope, &[pid], &resources, BOUND).unwrap_err();
+    assert!(again.unit_exists(), "{again}");
+
+    resources.memory_limit = Some(80 << 20);
+    resources.memory_swap_limit = Some(80 << 20);
+    systemd.set_limits(&scope.unit, &resources, BOUND).unwrap();
+    assert_eq!(limit(&fs), Some(80 << 20));
+    let reload = Command::new("systemctl").arg("daemon-reload").status().unwrap();
+    assert!(reload.success());
+    assert_eq!(limit(&fs), Some(80 << 20), "a reload keeps it");
+    // The cgroup is ours: what systemd does not know can be set in it, and cgroups made below.
+    let child_cgroup = format!("{path}/exec");
+    fs.create(&child_cgroup).unwrap();
+
+    // The connection may have been cut by the reload.
+    let mut systemd = Systemd::connect(v2, BOUND).unwrap();
+    let reaper = thread::spawn(move || child.wait().unwrap());
+    systemd.stop(&scope.unit, BOUND).unwrap();
+    assert!(!reaper.join().unwrap().success());
+    assert!(!fs.exists(&path).unwrap());
+    systemd.stop(&scope.unit, BOUND).unwrap();
+    systemd.stop(&scope.slice, BOUND).unwrap();
+    systemd.stop("crisptest.slice", BOUND).unwrap();
+}
