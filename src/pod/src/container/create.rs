@@ -81,7 +81,12 @@ async fn bring_up(
 
     let mut record = new_record(op, id, config, &image)?;
     let facts = Facts { op, id, devices: &devices, accounts: &accounts, volumes: &volumes };
-    let plan = facts.plan(&record, &image, &rootfs.mountpoint, targets)?;
+    let mut plan = facts.plan(&record, &image, &rootfs.mountpoint, targets)?;
+    let wanted = crisp_spec::cdi::requested(&record.config)?;
+    if !wanted.is_empty() {
+        op.stage.enter("looking up CDI devices");
+        plan = context.blocking(move |_| inputs::inject_cdi(plan, &wanted)).await??;
+    }
     for warning in &plan.warnings {
         tracing::warn!(container = %id, warning, "part of the request has no effect here");
     }

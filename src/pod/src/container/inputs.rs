@@ -9,7 +9,7 @@ use std::{
 };
 
 use crisp_model::{ContainerConfig, container::Device};
-use crisp_spec::{DeviceKind, DeviceNode};
+use crisp_spec::{DeviceKind, DeviceNode, Plan, cdi};
 
 use crate::error::PodError;
 
@@ -59,6 +59,13 @@ pub(crate) fn node(path: &Path) -> io::Result<Option<DeviceNode>> {
         uid: meta.uid(),
         gid: meta.gid(),
     }))
+}
+
+/// Gives CDI devices to a planned container, as the host's files describe them now.
+pub(crate) fn inject_cdi(mut plan: Plan, wanted: &[cdi::Wanted]) -> Result<Plan, PodError> {
+    let find = |path: &Path| node(path)?.ok_or_else(|| io::Error::other("it is not a device"));
+    cdi::inject(&mut plan, wanted, &cdi::load(&cdi::FOLDERS), &find)?;
+    Ok(plan)
 }
 
 /// Most nodes below a device folder: `/dev/snd` has dozens.

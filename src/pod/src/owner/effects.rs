@@ -79,13 +79,7 @@ impl Owner {
                 self.announce(Kind::Stopped, Some(&id));
             }
             Effect::Updated(id, config) => self.change(&id, |c| c.config = Arc::new(*config))?,
-            Effect::Removed(id) => {
-                let view = self.publish.borrow().containers.get(&id).cloned();
-                self.containers.remove(&id);
-                self.context.registry.forget_container(&id);
-                self.publish();
-                self.announce_view(Kind::Deleted, view);
-            }
+            Effect::Removed(id) => self.container_removed(&id),
             Effect::SandboxUpdated(config) => {
                 self.record.config = config;
                 self.context.sandboxes.put(self.record.id.as_str(), &self.record, Durability::Process)?;
@@ -97,11 +91,22 @@ impl Owner {
                 self.end_of_sandbox(true)?;
             }
             Effect::SandboxRemoved => {
+                for id in self.containers.keys().cloned().collect::<Vec<_>>() {
+                    self.container_removed(&id);
+                }
                 self.forget();
                 self.announce(Kind::Deleted, None);
             }
         }
         Ok(())
+    }
+
+    fn container_removed(&mut self, id: &ContainerId) {
+        let view = self.publish.borrow().containers.get(id).cloned();
+        self.containers.remove(id);
+        self.context.registry.forget_container(id);
+        self.publish();
+        self.announce_view(Kind::Deleted, view);
     }
 
     /// Changes a container's record, stores it and publishes it.
