@@ -3,8 +3,10 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read},
-    os::{fd::AsRawFd, unix::fs::OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
 };
+
+use crisp_host::beneath::{Links, open_beneath};
 
 /// Counters of one network device (`proc_pid_net(5)`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -47,7 +49,7 @@ impl NetworkView {
 
     /// The devices but the loopback, the default one (`eth0`) first. An error once the process is gone.
     pub(super) fn read(&self) -> io::Result<Vec<InterfaceUsage>> {
-        let mut file = File::open(format!("/proc/self/fd/{}/net/dev", self.process.as_raw_fd()))?;
+        let mut file = File::from(open_beneath(&self.process, b"net/dev", libc::O_RDONLY, Links::Refuse)?);
         let mut text = String::with_capacity(2048);
         file.read_to_string(&mut text)?;
         Ok(parse(&text))
