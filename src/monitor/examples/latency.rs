@@ -9,7 +9,7 @@ mod harness;
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -38,7 +38,7 @@ impl Series {
     }
 }
 
-async fn life(binary: &PathBuf, series: &mut Series, rest: Duration) {
+async fn life(binary: &Path, series: &mut Series, rest: Duration) {
     let start = Instant::now();
     let mut pod = Pod::bare_with(binary).await;
     series.add("(layer made)", start);
@@ -79,12 +79,13 @@ async fn life(binary: &PathBuf, series: &mut Series, rest: Duration) {
     series.add("shutdown", start);
 }
 
-async fn log(binary: &PathBuf) {
-    const SIZE: u64 = 2 << 30;
+async fn log(binary: &Path) {
+    const LINES: u64 = 1 << 20;
+    const SIZE: u64 = LINES * 80 * 12;
     let mut pod = Pod::bare_with(binary).await;
     pod.start_infra(|_| {}).await.unwrap();
-    let script = format!("yes {} | head -c {SIZE}", "x".repeat(79));
-    let wanted = pod.container(shell(&script));
+    fs::write(pod.layer().join("lines"), format!("{}\n", "x".repeat(79)).repeat(LINES as usize)).unwrap();
+    let wanted = pod.container(shell("for i in 1 2 3 4 5 6 7 8 9 10 11 12; do cat /lines; done"));
     let log = pod.log(&wanted.container);
     let start = Instant::now();
     let id = pod.run(wanted).await;
@@ -110,7 +111,7 @@ fn pss(pid: i32) -> (u64, u64, u64) {
     (field("Rss:"), field("Pss:"), field("Private_Dirty:"))
 }
 
-async fn memory(binary: &PathBuf, pods: usize) {
+async fn memory(binary: &Path, pods: usize) {
     let mut all = Vec::new();
     for _ in 0..pods {
         let mut pod = Pod::bare_with(binary).await;

@@ -172,7 +172,7 @@ impl Pod {
     /// The log as its lines' content, with `stdout`/`stderr` in front.
     pub fn log_lines(&self, container: &ContainerId) -> Vec<String> {
         let text = fs::read_to_string(self.log(container)).unwrap();
-        text.lines()
+        text.split_terminator('\n')
             .map(|line| {
                 let mut fields = line.splitn(4, ' ');
                 let (time, stream) = (fields.next().unwrap(), fields.next().unwrap());
@@ -301,8 +301,10 @@ impl Pod {
 
     /// Waits until a line is in the log.
     pub async fn wait_for_log(&self, container: &ContainerId, line: &str) {
-        until(|| fs::read_to_string(self.log(container)).is_ok_and(|t| t.lines().any(|l| l.ends_with(line))))
-            .await;
+        until(|| {
+            fs::read_to_string(self.log(container)).is_ok_and(|t| t.split('\n').any(|l| l.ends_with(line)))
+        })
+        .await;
     }
 
     /// The monitor's process.
