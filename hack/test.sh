@@ -58,8 +58,9 @@ if [ "${1:-}" = --list ]; then groups; exit; fi
 [ $# -gt 0 ] || set -- "${all[@]}"
 need_commands gcc python3
 begin=$(date +%s)
+known=" $(groups | tr '\n' ' ')"
 for group in "$@"; do
-  groups | grep -qx "$group" || die "no group is called $group; there are: $(groups | tr '\n' ' ')"
+  [[ $known == *" $group "* ]] || die "no group is called $group; there are:$known"
   [[ " $SOURCE_GROUPS " == *" $group "* ]] || { need_root; binaries; }
 done
 for group in "$@"; do

@@ -71,7 +71,8 @@ namespaces_down() {
   stop "$node" namespaces KILL 2
   # Removing a folder that is a mount point elsewhere unmounts it there: while another node lives, it inherits the list.
   for other in /run/crisp-lab/*/*/namespaces.pid; do
-    [ "$other" != "$STATE/$node/namespaces.pid" ] && read -r pid since 2>/dev/null <"$other" || continue
+    [ "$other" != "$STATE/$node/namespaces.pid" ] || continue
+    read -r pid since 2>/dev/null <"$other" || continue
     [ "$(started "$pid")" = "${since:-none}" ] || continue
     cat "$STATE/$node/made-folders" >>"${other%/*}/made-folders" 2>/dev/null || true
     rm -f "$STATE/$node/made-folders"

@@ -37,7 +37,7 @@ stop() {
       sleep 0.05
     done
     if alive "$1" "$2"; then
-      say "$1/$2 ($pid) did not end within ${4:-10} s: KILL"
+      say "$1/$2 ($pid, state $(sed "s/.*) //" "/proc/$pid/stat" 2>/dev/null | cut -c1)) did not end within ${4:-10} s: KILL"
       kill -KILL "$pid" 2>/dev/null || true
     fi
   fi

@@ -275,8 +275,8 @@ def statistics_from_runtime():
             knock.connect_ex((pod.status["podIP"], 80))  # nobody answers, but packets come in
         kubelet = node.Kubelet("10.222.0.2")
         found = until("statistics", lambda: statistics("counted", kubelet), 60)
-        assert found["network"]["interfaces"][0]["rxBytes"] > 0, found["network"]
-        assert found["processStats"]["processCount"] >= 1, found
+        assert found["network"]["name"] == "eth0" and found["network"]["rxBytes"] > 0, found["network"]
+        assert found["process_stats"]["process_count"] >= 1, found
         metrics = kubelet.metrics()
         contains("metrics", metrics, 'container_cpu_usage_seconds_total{container="main"')
         contains("metrics", metrics, "container_network_receive_bytes_total{")
