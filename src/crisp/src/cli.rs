@@ -201,6 +201,7 @@ fn serve(settings: &Settings) -> anyhow::Result<()> {
     let sources = settings.sources();
     runtime()?.block_on(async {
         tokio::spawn(crate::reload::on_hangup(sources, loaded.config.clone(), level));
+        tokio::spawn(crate::notify::keep_alive());
         crate::serve::serve(loaded.config).await
     })
 }

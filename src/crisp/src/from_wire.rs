@@ -4,11 +4,12 @@
 //! I/O, knows what exists, or panics, whatever the message (a property test holds it to that). What depends on the
 //! state of the host or of other objects (does the image exist, is there such a handler) is decided further down.
 //!
-//! May use: `crisp-model`, `crisp-proto`. A crash in the middle leaves nothing, since nothing is done.
+//! May use: `crisp-model`, `crisp-proto`, and of the configuration what a handler forbids. A crash in the middle leaves nothing, since nothing is done.
 
 pub mod container;
 pub mod error;
 pub mod filter;
+pub mod handler;
 pub mod id;
 pub mod image;
 mod mount;

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod facts;
 pub mod from_wire;
+pub mod layer;
 pub mod logging;
 pub mod notify;
 pub mod reload;

@@ -49,6 +49,17 @@ pub fn watchdog() -> Option<Duration> {
     (limit > 0).then(|| Duration::from_micros(limit) / 2)
 }
 
+/// Says [`alive`] as often as the service manager wants to hear it, for ever. As a task of the runtime it falls silent
+/// when that hangs, which is what the service manager listens for.
+pub async fn keep_alive() {
+    let Some(every) = watchdog() else { return };
+    let mut times = tokio::time::interval(every);
+    loop {
+        times.tick().await;
+        alive();
+    }
+}
+
 fn tell(message: &str) {
     let Some(socket) = std::env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty()) else { return };
     if let Err(error) = send(&socket, message) {

@@ -13,7 +13,6 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -32,7 +31,7 @@ use crisp_stream::StreamServer;
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 
-use crate::{admin, config::Config, facts, notify, services::Services};
+use crate::{admin, config::Config, facts, layer::Observe, notify, services::Services};
 
 /// Largest message of a request: what the kubelet and its client library allow.
 const MAX_MESSAGE: usize = 16 << 20;
@@ -57,6 +56,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let sweeper = services.pods.clone();
     tokio::spawn(async move { recover::sweep(&sweeper).await });
     let server = tonic::transport::Server::builder()
+        .layer(Observe)
         .add_service(
             RuntimeServiceServer::new(services.clone())
                 .max_decoding_message_size(MAX_MESSAGE)

@@ -33,7 +33,7 @@ impl Services {
             Some(name) => self.images.resolve(&name).into_iter().collect(),
             None => self.images.list(),
         };
-        Ok(images.iter().map(|i| of_image(i)).collect())
+        Ok(images.iter().map(of_image).collect())
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 
+use crisp_model::SandboxConfig;
 use crisp_proto::v1;
 use serde_json::json;
 use tonic::Status;
 
 use super::Services;
-use crate::from_wire::request;
+use crate::from_wire::{self, At, request};
 
 /// The CRI that is spoken.
 pub const API_VERSION: &str = "v1";
@@ -57,10 +58,14 @@ impl Services {
         names.map(|name| v1::RuntimeHandler { name: name.into(), features: Some(features) }).collect()
     }
 
-    /// Refuses a handler that is not configured.
-    pub(super) fn known_handler(&self, name: &str) -> Result<(), Status> {
-        if name.is_empty() || self.config.handler_names().any(|n| n == name) {
+    /// Refuses a handler that is not configured, and what a configured one forbids.
+    pub(super) fn known_handler(&self, sandbox: &SandboxConfig) -> Result<(), Status> {
+        let name = &sandbox.runtime_handler;
+        if name.is_empty() {
             return Ok(());
+        }
+        if let Some(handler) = self.config.runtime.handlers.get(name) {
+            return Ok(from_wire::handler::allows(&At::root("config"), handler, sandbox)?);
         }
         let known: Vec<&str> = self.config.handler_names().collect();
         let text = format!("runtime_handler: {name:?} is not configured (there are: {})", known.join(", "));

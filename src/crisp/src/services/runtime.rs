@@ -34,7 +34,7 @@ impl RuntimeService for Services {
             request.config.as_ref(),
             &request.runtime_handler,
         )?;
-        self.known_handler(&config.runtime_handler)?;
+        self.known_handler(&config)?;
         let name = config.metadata.clone();
         let pods = self.pods.clone();
         let stage = || pods.named(&name).and_then(|pod| pod.stage(&Key::Run));
