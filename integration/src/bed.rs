@@ -110,10 +110,15 @@ impl Bed {
 
     /// Runs a command inside and gives its output; a failure is an error.
     pub fn run(&self, program: &str, arguments: &[&str]) -> Result<String> {
-        let output = self.command(program).args(arguments).output().with_context(|| format!("start {program}"))?;
+        let output =
+            self.command(program).args(arguments).output().with_context(|| format!("start {program}"))?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         if !output.status.success() {
-            bail!("{program} {arguments:?}: {}: {text}{}", output.status, String::from_utf8_lossy(&output.stderr));
+            bail!(
+                "{program} {arguments:?}: {}: {text}{}",
+                output.status,
+                String::from_utf8_lossy(&output.stderr)
+            );
         }
         Ok(text)
     }
@@ -156,7 +161,8 @@ impl Bed {
 
     /// Starts the daemon and waits until it answers.
     pub async fn start_daemon(&mut self) -> Result<()> {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.folder.join("daemon.log"))?;
+        let log =
+            std::fs::OpenOptions::new().create(true).append(true).open(self.folder.join("daemon.log"))?;
         let daemon = self
             .command(binary("CRISP_BIN", "crisp")?)
             .arg("serve")
@@ -169,7 +175,9 @@ impl Bed {
             .context("start the daemon")?;
         self.daemon = Some(daemon);
         let socket = self.socket();
-        let up = eventually("the daemon answers", async || Cri::connect(&socket).await.ok()?.version().await.ok()).await;
+        let up =
+            eventually("the daemon answers", async || Cri::connect(&socket).await.ok()?.version().await.ok())
+                .await;
         up.map(|_| ()).with_context(|| format!("its log ends: {}", self.log_tail()))
     }
 
@@ -262,7 +270,8 @@ impl Drop for Bed {
     fn drop(&mut self) {
         let _ = self.kill_daemon();
         for pid in self.strays() {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+            let _ =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
         }
         for child in [&mut self.registry, &mut self.holder] {
             let _ = child.kill();
@@ -270,7 +279,11 @@ impl Drop for Bed {
         }
         remove_cgroups(&self.cgroup);
         if std::thread::panicking() {
-            eprintln!("kept for a look: {}; its daemon's log ends:\n{}", self.folder.display(), self.log_tail());
+            eprintln!(
+                "kept for a look: {}; its daemon's log ends:\n{}",
+                self.folder.display(),
+                self.log_tail()
+            );
         } else {
             let _ = std::fs::remove_dir_all(&self.folder);
         }
@@ -298,7 +311,9 @@ fn remove_cgroups(cgroup: &str) {
         // Processes that were killed a moment ago may still be on their way out.
         for _ in 0..200 {
             match std::fs::remove_dir(folder) {
-                Err(e) if e.raw_os_error() == Some(libc::EBUSY) => std::thread::sleep(Duration::from_millis(5)),
+                Err(e) if e.raw_os_error() == Some(nix::libc::EBUSY) => {
+                    std::thread::sleep(Duration::from_millis(5))
+                }
                 _ => return,
             }
         }
