@@ -81,7 +81,7 @@ impl Session {
     pub(crate) async fn manifest(&self, wanted: &str) -> Result<Fetched, ImageError> {
         let digest = wanted.parse::<Digest>().ok();
         let need = if digest.is_some() { Need::Pull } else { Need::Resolve };
-        self.from_hosts(need, |host, credentials| {
+        self.ask_hosts(need, |host, credentials| {
             let digest = digest.clone();
             async move { self.manifest_from(host, credentials, wanted, digest.as_ref()).await }
         })
@@ -117,7 +117,7 @@ impl Session {
 
     /// Fetches a small blob into memory, and checks it.
     pub(crate) async fn blob(&self, blob: &Descriptor) -> Result<Bytes, ImageError> {
-        self.from_hosts(Need::Pull, |host, credentials| async move {
+        self.ask_hosts(Need::Pull, |host, credentials| async move {
             let response = self.open_blob(host, credentials, &blob.digest, 0).await?;
             let bytes = self.read(host, response, blob.size).await?;
             let found = Digest::of(&bytes);
@@ -191,7 +191,7 @@ impl Session {
     }
 
     /// Asks each host in turn, and all of them again while that may help.
-    async fn from_hosts<'s, T, F, R>(&'s self, need: Need, ask: F) -> Result<T, ImageError>
+    async fn ask_hosts<'s, T, F, R>(&'s self, need: Need, ask: F) -> Result<T, ImageError>
     where
         F: Fn(&'s Host, Option<&'s Credentials>) -> R,
         R: Future<Output = Result<T, Failure>>,

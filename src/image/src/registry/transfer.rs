@@ -109,7 +109,9 @@ impl Transfer {
             let chunk = match tokio::time::timeout(patience, response.chunk()).await {
                 Err(_) => return Err(Failure::Local(self.stalled(patience))),
                 Ok(Err(error)) => {
-                    return Err(Failure::Transient(format!("{place}: {}", super::describe(&error)), None));
+                    let why = super::describe(&error);
+                    let at = format!("at byte {} of {}", self.received(), self.size);
+                    return Err(Failure::Transient(format!("{place}: {why}, {at}"), None));
                 }
                 Ok(Ok(chunk)) => chunk,
             };

@@ -167,7 +167,10 @@ impl Unpacker {
         let path = LayerPath::parse(&entry.path)?;
         let Some((folder, name)) = path.split() else {
             return match entry.kind {
-                Kind::Folder => Ok(self.folders.push((LayerPath::parse(b"")?, Attributes::of(entry)))),
+                Kind::Folder => {
+                    self.folders.push((LayerPath::parse(b"")?, Attributes::of(entry)));
+                    Ok(())
+                }
                 _ => Err(Cause::Refused("something that is no folder takes the place of the root".into())),
             };
         };

@@ -1,6 +1,8 @@
 //! What the tests of this crate share: a registry, images, a store.
 #![allow(dead_code)]
 
+pub mod fake;
+
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},

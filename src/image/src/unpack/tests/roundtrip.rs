@@ -291,7 +291,8 @@ fn damage_is_found() {
         member(b"d/link", b'2', b"target", b""),
     ]);
     let digest = Digest::of(&bytes);
-    let damage: [(&str, fn(&Path)); 6] = [
+    type Harm = fn(&Path);
+    let damage: [(&str, Harm); 6] = [
         ("digest", |fs| std::fs::write(fs.join("d/file"), "CONTENT").expect("write")),
         ("too short", |fs| std::fs::write(fs.join("d/file"), "").expect("write")),
         ("d/file", |fs| std::fs::remove_file(fs.join("d/file")).expect("remove")),
