@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::time::{ClockId, clock_gettime};
+
 use super::{GRACE, IN_FLIGHT};
 
 const FILE: &str = "cursors";
@@ -43,17 +45,33 @@ struct Missed {
     until: Instant,
 }
 
+impl Missed {
+    /// `next` of a client that was there when the daemon ended, and is waited for from now on; `next until` of one that
+    /// was missed already, with seconds since the boot. `None`: nobody waits for it any more.
+    fn parse(line: &str, now: Instant, since_boot: Duration) -> Option<Self> {
+        let mut words = line.split(' ');
+        let next = words.next()?.parse().ok()?;
+        let left = match words.next() {
+            Some(until) => Duration::from_secs(until.parse().ok()?).checked_sub(since_boot)?.min(GRACE),
+            None => GRACE,
+        };
+        Some(Self { next, until: now + left })
+    }
+}
+
+/// The kernel's clock that neither jumps nor begins anew with the daemon.
+fn since_boot() -> Duration {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
+}
+
 impl Cursors {
-    /// Everybody whom the file names lost the daemon, and is waited for from now on.
+    /// Whom the file names, as far as they are still waited for.
     pub(super) fn open(dir: &Path, now: Instant) -> Self {
         let path = dir.join(FILE);
         let text = fs::read_to_string(&path).unwrap_or_default();
-        let missed = text
-            .split_whitespace()
-            .filter_map(|word| word.parse().ok())
-            .take(MAX_MISSED)
-            .map(|next| Missed { next, until: now + GRACE })
-            .collect();
+        let since_boot = since_boot();
+        let missed =
+            text.lines().filter_map(|line| Missed::parse(line, now, since_boot)).take(MAX_MISSED).collect();
         Self { path, clients: BTreeMap::new(), next_client: 0, missed, written: None }
     }
 
@@ -109,8 +127,12 @@ impl Cursors {
     /// with the present.
     fn write(&mut self, now: Instant) {
         self.written = Some(now);
-        let nexts = self.clients.values().map(|c| c.received).chain(self.missed.iter().map(|m| m.next));
-        let text = nexts.map(|next| next.to_string()).collect::<Vec<_>>().join("\n");
+        let since_boot = since_boot();
+        let mut text: String = self.clients.values().map(|c| format!("{}\n", c.received)).collect();
+        for missed in &self.missed {
+            let until = since_boot + missed.until.saturating_duration_since(now);
+            text.push_str(&format!("{} {}\n", missed.next, until.as_secs()));
+        }
         if let Err(error) = replace(&self.path, &text) {
             tracing::warn!(path = %self.path.display(), %error, "places in the event ring are not kept");
         }

@@ -170,3 +170,24 @@ fn the_files_are_ours_alone() {
     assert_eq!(mode(&dir.path().join("events")), 0o700);
     assert_eq!(mode(&dir.path().join("events/events-1")), 0o600);
 }
+
+#[test]
+fn who_was_missed_too_long_before_a_restart_is_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let now = Instant::now();
+    let write = |text: String| std::fs::write(dir.path().join("cursors"), text).unwrap();
+    let boot = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).unwrap().tv_sec();
+    let table = [
+        ("3\n".to_owned(), 3, "was there"),
+        (format!("4 {}\n", boot + 100), 4, "is still waited for"),
+        (format!("4 {}\n", boot + 1_000_000), 4, "from before a boot: not longer than usual"),
+        (format!("4 {}\n", boot - 1), 10, "is not waited for"),
+        ("x\n4 y\n".to_owned(), 10, "nonsense"),
+    ];
+    for (text, first, why) in table {
+        write(text);
+        assert_eq!(Cursors::open(dir.path(), now).join(10, now).1, first, "{why}");
+    }
+    write(format!("4 {}\n", boot + 1_000_000));
+    assert_eq!(Cursors::open(dir.path(), now).join(10, now + GRACE).1, 10);
+}
