@@ -46,7 +46,7 @@ where
 
     fn call(&mut self, request: http::Request<A>) -> Self::Future {
         let rpc = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
-        let span = tracing::info_span!("rpc", name = rpc);
+        let span = tracing::info_span!("rpc", method = rpc);
         let begin = Instant::now();
         let answer = self.inner.call(request);
         let observed = async move {

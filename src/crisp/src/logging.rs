@@ -54,7 +54,7 @@ pub fn start(settings: &LogSettings, trace: Option<&Path>) -> Result<Level, Logg
     let lines = fmt::layer().with_writer(io::stderr);
     let lines: Boxed = match settings.format {
         LogFormat::Text => lines.with_ansi(false).boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        LogFormat::Json => lines.json().boxed(),
     };
     let layers: Vec<Boxed> = vec![lines.with_filter(filter).boxed()];
     let layers = layers.into_iter().chain(trace.map(spans).transpose()?).collect::<Vec<_>>();

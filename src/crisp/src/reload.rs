@@ -33,7 +33,7 @@ fn reload(sources: &Sources, started_with: &Config, level: &Level) {
         }
     };
     match level.set(&config.log.level) {
-        Ok(()) => tracing::info!(level = config.log.level, "the configuration was reloaded"),
+        Ok(()) => tracing::info!(filter = config.log.level, "the configuration was reloaded"),
         Err(error) => tracing::error!(%error, "the level of the log was not changed"),
     }
     let mut rest = config;
