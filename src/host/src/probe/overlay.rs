@@ -37,20 +37,14 @@ pub struct Overlay {
 
 const FOLDER: &str = ".probe";
 
+/// A mount option, with or without a value.
+type MountOption<'a> = (&'a CStr, Option<&'a CStr>);
+
 /// Tries all of it in a folder of `root`, which is removed.
 pub(super) fn probe(root: &Path, namespace: &io::Result<OwnedFd>) -> Overlay {
     let folder = root.join(FOLDER);
     let overlay = match prepare(&folder) {
-        Ok(trial) => Overlay {
-            writable: Ability::of(trial.mount(c"lowerdir", &[])),
-            layer_by_layer: Ability::of(trial.mount(c"lowerdir+", &[])),
-            volatile: Ability::of(trial.mount(c"lowerdir", &[(c"volatile", None)])),
-            metacopy: Ability::of(trial.mount(c"lowerdir", &[(c"metacopy", Some(c"on"))])),
-            idmapped_layers: match namespace {
-                Ok(namespace) => Ability::of(trial.mount_mapped(namespace)),
-                Err(error) => Ability::no(format!("no user namespace: {error}")),
-            },
-        },
+        Ok(trial) => trial.all(namespace),
         Err(error) => {
             let no = || Ability::no(format!("{}: {error}", folder.display()));
             Overlay {
@@ -89,9 +83,31 @@ fn prepare(folder: &Path) -> io::Result<Trial> {
 }
 
 impl Trial {
+    fn all(&self, namespace: &io::Result<OwnedFd>) -> Overlay {
+        // The end of a writable overlay writes back all of the upper file system, which may take seconds; that of a
+        // volatile one does not. So whatever is tried is volatile, where that works.
+        let volatile: &[MountOption<'static>] = &[(c"volatile", None)];
+        let tried = self.mount(c"lowerdir", volatile);
+        let quick = if tried.is_ok() { volatile } else { &[] };
+        let with = |more: MountOption<'static>| self.mount(c"lowerdir", &[quick, &[more]].concat());
+        Overlay {
+            writable: match &tried {
+                Ok(_) => Ability::of(tried.as_ref()),
+                Err(_) => Ability::of(self.mount(c"lowerdir", &[])),
+            },
+            volatile: Ability::of(tried),
+            layer_by_layer: Ability::of(self.mount(c"lowerdir+", quick)),
+            metacopy: Ability::of(with((c"metacopy", Some(c"on")))),
+            idmapped_layers: match namespace {
+                Ok(namespace) => Ability::of(self.mount_mapped(namespace, quick)),
+                Err(error) => Ability::no(format!("no user namespace: {error}")),
+            },
+        }
+    }
+
     /// An overlay that is attached nowhere. Each mount gets upper and work folders of its own: `volatile` leaves a
     /// mark that forbids the next mount.
-    fn mount(&self, layer: &CStr, more: &[(&CStr, Option<&CStr>)]) -> io::Result<OwnedFd> {
+    fn mount(&self, layer: &CStr, more: &[MountOption<'_>]) -> io::Result<OwnedFd> {
         for name in ["upper", "work"] {
             let dir = self.folder.join(name);
             fs::remove_dir_all(&dir)?;
@@ -111,7 +127,7 @@ impl Trial {
     }
 
     /// overlayfs takes layers by path only, so the mapped one is attached: in a mount namespace of a thread's own.
-    fn mount_mapped(&self, namespace: &OwnedFd) -> io::Result<()> {
+    fn mount_mapped(&self, namespace: &OwnedFd, more: &[MountOption<'_>]) -> io::Result<()> {
         let in_thread = || -> io::Result<()> {
             unshare(CloneFlags::CLONE_NEWNS)?;
             let nothing: Option<&str> = None;
@@ -119,7 +135,7 @@ impl Trial {
             let mapped = idmap::clone_mapped(namespace, &self.lower)?;
             let at = self.folder.join("mapped");
             attach(mapped.as_fd(), &at)?;
-            Trial { folder: self.folder.clone(), lower: at }.mount(c"lowerdir", &[])?;
+            Trial { folder: self.folder.clone(), lower: at }.mount(c"lowerdir", more)?;
             Ok(())
         };
         thread::scope(|scope| scope.spawn(in_thread).join())
