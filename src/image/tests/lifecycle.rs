@@ -54,9 +54,8 @@ async fn export_and_import_keep_the_image() {
         let base = (number == 3).then_some("example.com/base");
         let images = store.import(path, base).await.unwrap_or_else(|e| panic!("{path:?}: {e}"));
         assert_eq!(images.len(), count, "{path:?}");
-        for image in &images {
-            assert!(ids.contains(&image.id), "{path:?}");
-        }
+        // skopeo writes the configuration anew when it makes an OCI image of a Docker one.
+        assert!(number == 3 || images.iter().all(|image| ids.contains(&image.id)), "{path:?}");
         let name = if number == 3 { "example.com/base:v1" } else { &names[0] };
         assert!(store.resolve(name).is_some(), "{path:?}: {:?}", images[0].repo_tags);
         let report = store.verify(false).await.expect("verify");
