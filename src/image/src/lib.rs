@@ -22,6 +22,8 @@
 mod config;
 mod digest;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod image;
 mod index;
 mod layers;

@@ -85,7 +85,7 @@ async fn damage_is_found_and_repaired() {
         "{report:?}"
     );
     let report = store.verify(true).await.expect("repair");
-    assert_eq!(report.repaired, [id.clone()]);
+    assert_eq!(report.repaired, std::slice::from_ref(&id));
     assert!(store.verify(false).await.expect("verify").damaged.is_empty());
     assert_eq!(store.resolve(&name).map(|image| image.id.clone()), Some(id.clone()));
 

@@ -1,0 +1,4 @@
+//! `WWW-Authenticate` headers.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| crisp_image::fuzzing::challenge(data));

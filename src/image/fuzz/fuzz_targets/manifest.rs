@@ -1,0 +1,4 @@
+//! Manifests, indexes and configurations.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| crisp_image::fuzzing::manifest(data));
