@@ -1,0 +1,62 @@
+#!/bin/sh
+# Inside a guest of hack/vm.sh: what must hold on every host. Prints cases as hack/lib/report.sh has them.
+# VARIANT: its name in them; DRIVER: cgroup driver. With systemd crisp runs as its packaged unit.
+. /hack/vm/node.sh
+trap 'tail -5 "$DIR/crisp.log" | cut -c1-600 | sed "s/^/    /"' EXIT
+
+registry_up || exit 1
+crisp_configure
+if crisp_up; then ok "crisp answers"; else not_ok "crisp answers"; exit 1; fi
+is "the kubelet is told the driver" "$(crictl runtime-config | jq -r .linux.cgroupDriver)" "$(echo "$DRIVER" | tr a-z A-Z)"
+if crictl pull "$IMAGE" >/dev/null; then ok "an image is pulled"; else not_ok "an image is pulled"; fi
+
+# ---- limits
+P=$(pod one) || { not_ok "a pod runs"; exit 1; }
+ok "a pod runs"
+C=$(container "$P" one main 'echo started; sleep 1000' '{"resources": {"memory_limit_in_bytes": 104857600,
+  "cpu_quota": 25000, "cpu_period": 100000, "cpu_shares": 512, "unified": {"pids.max": "77"}}}')
+crictl start "$C" >/dev/null && is "a container starts" "$(state "$C")" CONTAINER_RUNNING
+inside() { crictl exec -s "$C" "$@" 2>&1; }
+is "exec" "$(inside sh -c 'echo a; exit 0')" a
+is "memory limit, from inside" "$(inside cat /sys/fs/cgroup/memory.max)" 104857600
+is "cpu limit, from inside" "$(inside cat /sys/fs/cgroup/cpu.max)" "25000 100000"
+is "cpu weight, from inside" "$(inside cat /sys/fs/cgroup/cpu.weight)" 59
+is "unified keys, from inside" "$(inside cat /sys/fs/cgroup/pids.max)" 77
+is "a cgroup namespace" "$(inside cat /proc/self/cgroup | cut -d/ -f2 | cut -c1-5)" exec-
+crictl update --memory 209715200 "$C" >/dev/null
+is "resize, from inside" "$(inside cat /sys/fs/cgroup/memory.max)" 209715200
+has "stats" "$(crictl stats -o json "$C" | jq -r '.stats[0].memory.workingSetBytes.value')" ""
+until_true 15 sh -c "[ \"\$(/tools/crictl -c /dev/null -r $SOCKET stats -o json $C | jq -r '.stats[0].memory.workingSetBytes.value|tonumber > 0')\" = true ]" &&
+  ok "memory is measured" || not_ok "memory is measured # $(crictl stats -o json "$C" | jq -c '.stats[0].memory')"
+
+# ---- devices
+has "a device is refused to exec" "$(inside sh -c 'mknod /d c 1 11 && head -c1 /d')" "not permitted"
+D=$(container "$P" one device 'mknod /m b 98 0; head -c1 /m; mknod /k c 1 5; head -c1 /k >/dev/null && echo zero')
+crictl start "$D" >/dev/null; until_true 20 is_state "$D" EXITED
+has "a device is refused to a container" "$(crictl logs "$D" 2>&1)" "not permitted"
+has "the usual devices are open" "$(crictl logs "$D" 2>&1)" zero
+E=$(container "$P" one privileged 'mknod /m b 98 0; head -c1 /m >/dev/null && echo opened' '{"security_context": {"privileged": true}}' 2>&1)
+case $E in *privileged*) ;; *) crictl start "$E" >/dev/null; until_true 20 is_state "$E" EXITED ;; esac
+
+# ---- out of memory
+O=$(container "$P" one hungry 'tail /dev/zero' '{"resources": {"memory_limit_in_bytes": 20971520, "memory_swap_limit_in_bytes": 20971520}}')
+crictl start "$O" >/dev/null; until_true 60 is_state "$O" EXITED
+is "out of memory: reason and code" "$(crictl inspect "$O" | jq -r '.status|"\(.reason) \(.exitCode)"')" "OOMKilled 137"
+
+# ---- the daemon dies
+before=$(crictl inspect "$C" | jq -c '[.info.pid, .status.startedAt]')
+kill -9 "$CRISP"; wait "$CRISP" 2>/dev/null
+if crisp_up; then ok "crisp comes back after kill -9"; else not_ok "crisp comes back after kill -9"; exit 1; fi
+is "the container goes on" "$(crictl inspect "$C" | jq -c '[.info.pid, .status.startedAt]')" "$before"
+is "exec after that" "$(inside echo b)" b
+has "its log is there" "$(crictl logs "$C" 2>&1)" started
+
+# ---- the end
+crictl stop -t 0 "$C" >/dev/null; is "stop" "$(state "$C")" CONTAINER_EXITED
+crictl rm "$C" >/dev/null && ok "rm" || not_ok "rm"
+crictl stopp "$P" >/dev/null && crictl rmp "$P" >/dev/null && ok "the pod is removed" || not_ok "the pod is removed"
+left=$(find /sys/fs/cgroup -type d \( -name "*$P*" -o -name "*$C*" -o -name "*$D*" -o -name "*$O*" \) | tr '\n' ' ')
+is "no cgroup stays" "$left" ""
+is "no process stays" "$(pgrep -f crisp-monitor | tr '\n' ' ')" ""
+is "no mount stays" "$(grep -c overlay /proc/mounts)" 0
+trap - EXIT
