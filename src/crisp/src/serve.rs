@@ -150,7 +150,7 @@ async fn assemble(config: Arc<Config>) -> anyhow::Result<Services> {
         network: network.clone(),
         host: facts::spec_facts(&host, &cgroups),
         seccomp: SeccompCache::default(),
-        events: EventBus::open(&config.root.join("events")).context("open the event log")?,
+        events: EventBus::open(&config.state.join("events")).context("open the event log")?,
         stats: Sampler::new(cgroups.clone(), Options::default()),
         cgroups,
         sandboxes,

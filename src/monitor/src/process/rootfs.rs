@@ -157,11 +157,17 @@ fn as_owner<T>(folder: &OwnedFd, work: impl FnOnce() -> io::Result<T>) -> io::Re
 }
 
 /// Mounts an overlay: by `fsopen` where the kernel takes its layers one by one (Linux 6.8), else by `mount`.
+///
+/// A writable one is `volatile` where the kernel can (Linux 5.10), as with CRI-O: without it the end of each container writes the
+/// whole file system of its layer back to the disk, other containers' data included. What that gives up is fsync(2) in the container's own
+/// layer (not in volumes), which could only help after a crash of the host, and after one no container or layer is used again.
 fn overlay(lower: &[PathBuf], upper: Option<(&Path, &Path)>, target: &Path) -> io::Result<()> {
+    let unknown = |e: &io::Error| matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL));
     match overlay_by_fd(lower, upper, target) {
-        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL)) => {
-            overlay_by_options(lower, upper, target)
-        }
+        Err(e) if unknown(&e) => match overlay_by_options(lower, upper, target, ",volatile") {
+            Err(e) if unknown(&e) => overlay_by_options(lower, upper, target, ""),
+            other => other,
+        },
         other => other,
     }
 }
@@ -175,12 +181,18 @@ fn overlay_by_fd(lower: &[PathBuf], upper: Option<(&Path, &Path)>, target: &Path
     if let Some((upper, work)) = upper {
         new.set(c"upperdir", &short.value(upper)?)?;
         new.set(c"workdir", &short.value(work)?)?;
+        new.flag(c"volatile")?;
     }
     let read_only = if upper.is_none() { libc::MOUNT_ATTR_RDONLY } else { 0 };
     by_fd::attach(new.mount(read_only)?.as_fd(), target)
 }
 
-fn overlay_by_options(lower: &[PathBuf], upper: Option<(&Path, &Path)>, target: &Path) -> io::Result<()> {
+fn overlay_by_options(
+    lower: &[PathBuf],
+    upper: Option<(&Path, &Path)>,
+    target: &Path,
+    writable: &str,
+) -> io::Result<()> {
     // Through descriptors: every name is short and has no character that would have to be escaped.
     let mut short = Shortened::default();
     let mut name = |path: &Path| short.open(path);
@@ -192,6 +204,7 @@ fn overlay_by_options(lower: &[PathBuf], upper: Option<(&Path, &Path)>, target: 
         for (key, path) in [("upperdir", upper), ("workdir", work)] {
             options += &format!(",{key}={}", escape(path)?);
         }
+        options += writable;
         flags = MsFlags::empty();
     }
     Ok(mount(Some("overlay"), target, Some("overlay"), flags, Some(options.as_str()))?)

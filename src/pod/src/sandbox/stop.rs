@@ -62,7 +62,7 @@ pub(crate) async fn tear_down(
     monitor: Option<Monitor>,
     containers: &[Arc<ContainerRecord>],
 ) -> Vec<PodError> {
-    // It holds the network namespace by a descriptor.
+    // Nothing of it is measured any more.
     context.stats.unregister_sandbox(&record.id);
     let network = async {
         if !run::has_network(record) {
