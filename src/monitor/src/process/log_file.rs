@@ -6,17 +6,23 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{FileExt, OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
+
+/// Least time between two words about the same log.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct LogFile {
     path: PathBuf,
     file: Option<File>,
-    /// Bytes that could not be written since the last success.
+    /// Bytes that could not be written since that was last said.
     lost: u64,
+    /// When something was said; a disk that is full now and then would otherwise fill the monitor's own log.
+    said: Option<Instant>,
 }
 
 impl LogFile {
@@ -30,7 +36,7 @@ impl LogFile {
             }
             Err(e) => return Err(e),
         };
-        Ok(Self { path: path.to_owned(), file, lost: 0 })
+        Ok(Self { path: path.to_owned(), file, lost: 0, said: None })
     }
 
     /// Closes it and opens its path anew. On an error the old file goes on being used.
@@ -42,18 +48,26 @@ impl LogFile {
     /// Appends whole entries.
     pub(super) fn write(&mut self, entries: &[u8]) {
         match self.attempt(entries) {
-            Ok(()) if self.lost > 0 => {
+            Ok(()) if self.lost > 0 && self.may_speak() => {
                 eprintln!("log {}: written again, {} bytes were lost", self.path.display(), self.lost);
                 self.lost = 0;
             }
             Ok(()) => {}
             Err((error, written)) => {
-                if self.lost == 0 {
+                if self.lost == 0 && self.may_speak() {
                     complain(&self.path, &error);
                 }
                 self.lost += (entries.len() - written) as u64;
             }
         }
+    }
+
+    fn may_speak(&mut self) -> bool {
+        let may = self.said.is_none_or(|at| at.elapsed() >= QUIET);
+        if may {
+            self.said = Some(Instant::now());
+        }
+        may
     }
 
     fn attempt(&mut self, entries: &[u8]) -> Result<(), (io::Error, usize)> {
@@ -77,11 +91,8 @@ impl LogFile {
 fn cut_torn_entry(file: &File, entries: &[u8], written: usize) -> usize {
     let whole = memchr::memrchr(b'\n', &entries[..written]).map_or(0, |at| at + 1);
     if whole < written {
-        let cut = file.metadata().and_then(|m| file.set_len(m.len() - (written - whole) as u64));
-        if cut.is_err() {
-            // Ends the torn entry at least, if there is room for that.
-            let _ = file.write_at(b"\n", 0);
-        }
+        // A file system that cannot even be made shorter keeps the torn entry.
+        let _ = file.metadata().and_then(|m| file.set_len(m.len() - (written - whole) as u64));
     }
     whole
 }

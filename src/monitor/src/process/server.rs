@@ -436,6 +436,10 @@ impl Server {
     pub(super) fn finish(&mut self, token: u64) {
         let Some(job) = self.jobs.remove(&token) else { return };
         self.sources.remove(&token);
+        if self.jobs.is_empty() {
+            // What nobody has asked for by now were orphans of the containers.
+            self.early = Vec::new();
+        }
         let failure = job.failure.map(|failure| match failure {
             Failure::Host { operation, reason } if !job.trace.is_empty() => {
                 Failure::Host { operation, reason: format!("{reason} ({})", job.trace) }
