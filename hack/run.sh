@@ -47,7 +47,8 @@ shown=''
 for ((second = 0; ; second++)); do
   now=$(on node1 python3 "$ROOT/integration/node/show.py") || now=''
   if [ -n "$now" ] && [ "$now" != "$shown" ]; then
-    printf '\n%s\n' "$now"
+    # the heading once, then the pods that have changed
+    grep -vxF "$shown" <<<"$now" || true
     shown=$now
   fi
   if [ -z "$settled" ] && [ "$second" -ge "${CRISP_RUN_SECONDS:-20}" ]; then

@@ -5,6 +5,7 @@
 . "$(dirname "$(readlink -f "$0")")/lib/env.sh"
 . "$HACK/lib/packages.sh"
 . "$HACK/lib/report.sh"
+. "$HACK/lib/deny.sh"
 cd "$ROOT"
 export CRISP_REGISTRY=local
 
@@ -20,6 +21,7 @@ group_shell() {
   check "shell: python compiles" python3 -c 'import ast, pathlib
 for path in pathlib.Path("integration").rglob("*.py"): ast.parse(path.read_text(), str(path))'
 }
+group_fuzz() { "$HACK/fuzz.sh"; }
 group_unit() { cargo_cases unit --workspace --exclude crisp-integration; }
 
 # cargo_cases NAME ARGUMENTS...: cargo test; a run that ends badly without a failed case is itself a failure
@@ -45,7 +47,7 @@ group_pods() { "$HACK/suite.sh" pods; }
 group_cluster() { "$HACK/suite.sh" cluster; }
 group_critest() { "$HACK/critest.sh"; }
 
-SOURCE_GROUPS="fmt clippy doc arrows shell unit"
+SOURCE_GROUPS="fmt clippy doc arrows shell deny unit fuzz"
 groups() {
   local name
   for name in $SOURCE_GROUPS; do echo "$name"; done

@@ -22,10 +22,9 @@ def rows():
 
 
 def main():
-    table = [("POD", "PHASE", "RESTARTS", "IP", "CONTAINERS"), *rows()]
-    widths = [max(len(row[i]) for row in table) for i in range(4)]
-    for row in table:
-        print("  ".join([cell.ljust(width) for cell, width in zip(row, widths)] + [row[4]]))
+    # widths are fixed, so that lines of two tables can be compared
+    for row in [("POD", "PHASE", "RESTARTS", "IP", "CONTAINERS"), *rows()]:
+        print("  ".join([cell.ljust(width) for cell, width in zip(row, (26, 9, 8, 13))] + [row[4]]))
 
 
 if __name__ == "__main__":
