@@ -119,3 +119,18 @@ async fn the_process_is_what_was_asked_for() {
     assert_eq!(lines, expected);
     pod.end().await;
 }
+
+#[tokio::test]
+async fn nobody_may_write_where_nobody_should() {
+    let mut pod = Pod::start().await;
+    let mut wanted = pod
+        .container(shell("stat -c %a /made /made/here /dev /dev/null /dev/pts; touch /made/x && echo made"));
+    wanted.spec["mounts"].as_array_mut().unwrap().push(serde_json::json!(
+        {"destination": "/made/here", "type": "tmpfs", "source": "tmpfs", "options": ["mode=711"]}));
+    (wanted.process.uid, wanted.process.gid) = (1000, 1000);
+    let id = pod.run(wanted).await;
+    assert_eq!(pod.exit_of(&id).await.code, 1);
+    let lines: Vec<String> = pod.log_lines(&id).into_iter().filter(|l| l.starts_with("stdout")).collect();
+    assert_eq!(lines, ["755", "711", "755", "666", "755"].map(|l| format!("stdout {l}")));
+    pod.end().await;
+}

@@ -10,6 +10,7 @@ use std::{
         unix::net::UnixStream,
     },
     path::Path,
+    time::{Duration, Instant},
 };
 
 use crisp_host::{namespace, terminal};
@@ -131,8 +132,7 @@ impl Server {
         }
         let (cgroups, oom_score) = (self.cgroups()?, self.oom_score);
         self.pod.infra_cgroup = Some(cgroup_path(cgroup)?);
-        // Nobody waits for it, and without it the pod is only slower.
-        let _ = self.work(Kind::Other, None, &[], |_| warm::warm(&cgroups));
+        self.warm(warm::WHILE);
         self.work(Kind::Infra, Some(to), &[], |reporter| {
             let protocol::Request::StartInfra(wanted) = full(body)? else { return Err(mismatch()) };
             infra::start(reporter, &wanted, &cgroups, oom_score)
@@ -171,12 +171,24 @@ impl Server {
             Ok(job) => {
                 container.job = Some(job);
                 self.pod.containers.push(container);
+                self.warm(Duration::ZERO);
                 Ok(Outcome::Later)
             }
             Err(failure) => {
                 self.drop_container(&wanted.container);
                 Err(failure)
             }
+        }
+    }
+
+    /// Nobody waits for it, and without it the pod is only slower.
+    fn warm(&mut self, during: Duration) {
+        if let Ok(cgroups) = self.cgroups()
+            && !cgroups.layout().is_v2()
+            && self.warm_until.is_none_or(|until| Instant::now() > until)
+            && self.work(Kind::Other, None, &[], |_| warm::warm(&cgroups, during)).is_ok()
+        {
+            self.warm_until = Some(Instant::now() + during);
         }
     }
 

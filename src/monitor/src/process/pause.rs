@@ -95,7 +95,9 @@ mod tests {
     #[test]
     fn it_runs_names_itself_and_takes_two_pages() {
         let file = crisp_host::process::sealed_program(c"infra", &program()).unwrap();
-        let mut child = Command::new(format!("/proc/self/fd/{}", file.as_raw_fd())).spawn().unwrap();
+        let program = format!("/proc/self/fd/{}", file.as_raw_fd());
+        // The environment would be pages of its stack.
+        let mut child = Command::new(program).env_clear().spawn().unwrap();
         let status = || fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
         let named = (0..1000).any(|_| {
             std::thread::yield_now();

@@ -92,7 +92,7 @@ pub(super) struct ExecGroup {
 impl ExecGroup {
     /// cgroup path.
     pub(super) fn path(&self) -> String {
-        format!("{}/exec-{}", self.container, self.exec.short())
+        format!("{}/exec-{}", self.container, self.exec)
     }
 
     /// Its folder.

@@ -110,6 +110,8 @@ pub(super) struct Server {
     listener: UnixListener,
     signals: SignalFd,
     pub(super) peers: BTreeMap<u64, Peer>,
+    /// Until then a worker keeps moves into cgroups cheap.
+    pub(super) warm_until: Option<Instant>,
     /// Who asked for the end, once everything is killed, and until when the rest is waited for.
     ending: Option<(ReplyTo, Instant)>,
 }
@@ -131,6 +133,7 @@ impl Server {
             listener: start.listener,
             signals: start.signals,
             peers: BTreeMap::new(),
+            warm_until: None,
             ending: None,
         };
         let listener = server.token(Source::Listener);

@@ -37,7 +37,8 @@ pub(super) fn start() -> io::Result<Start> {
     let _ = setsid();
     std::env::set_current_dir("/")?;
     setgroups(&[])?;
-    umask(Mode::empty());
+    // libcontainer makes folders with every permission that this leaves; for device nodes it sets its own.
+    umask(Mode::from_bits_truncate(0o022));
     process::adopt_orphans()?;
     // Hosts without keys, or with no room for one more, are no reason not to run.
     let _ = process::new_session_keyring(None);
