@@ -209,8 +209,16 @@ fn serve(settings: &Settings) -> anyhow::Result<()> {
 /// Few threads: the daemon waits for others most of the time, and nodes have better uses for their memory.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     const THREADS: usize = 4;
+    /// After so long without work a thread of the pool for blocking calls ends. A burst is over then.
+    const IDLE: std::time::Duration = std::time::Duration::from_secs(1);
+    crisp_host::allocator::few_arenas();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    tokio::runtime::Builder::new_multi_thread().worker_threads(cores.min(THREADS)).enable_all().build()
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.min(THREADS))
+        .thread_keep_alive(IDLE)
+        .on_thread_stop(crisp_host::allocator::give_back)
+        .enable_all()
+        .build()
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Linux: mounts, namespaces, cgroups, pidfds, descriptors. The home of unsafe.
 
+pub mod allocator;
 pub mod at;
 pub mod beneath;
 pub mod capability;
