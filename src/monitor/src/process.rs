@@ -7,6 +7,7 @@
 //!   request    the part of a request that the loop itself reads
 //!   handle     what is done for each request
 //!   pod        the facts: infra container, containers, execs
+//!   jobs       workers at work, and what becomes of what they report
 //!   reap       exits: exit codes, out-of-memory kills, records, events
 //!   output     the containers' streams: log, attached clients
 //!   worker     the fork; `report` is what a worker tells
@@ -24,6 +25,7 @@ mod create;
 mod exec;
 mod handle;
 mod infra;
+mod jobs;
 mod last_leg;
 mod log_file;
 mod output;

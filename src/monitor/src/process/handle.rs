@@ -2,42 +2,37 @@
 //!
 //! Either the answer is given at once, or a worker is forked and the answer follows its reports.
 
+mod given;
+
 use std::{
     fs::File,
     io,
-    os::{
-        fd::{AsFd, AsRawFd, OwnedFd, RawFd},
-        unix::net::UnixStream,
-    },
-    path::Path,
+    os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
     time::{Duration, Instant},
 };
 
-use crisp_host::{namespace, terminal};
-use crisp_model::{ContainerId, ExecId, security::UserNamespace};
+use crisp_host::terminal;
+use crisp_model::{ContainerId, ExecId};
 use crisp_monitor::{
     frame::{self, FrameError},
     log_line::Stream,
     protocol::{self, Answer, Failure, PROTOCOL, State, Terminal},
 };
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::{Gid, Uid, fchown},
-};
+use nix::sys::signal::{Signal, kill};
 
+use self::given::{full, hand_over, notify, owner, seccomp, stdio};
 use super::{
     create, exec, failed, host, infra, invalid,
+    jobs::Kind,
     log_file::LogFile,
     output::{self, Output, Streams},
     pod::{Container, Exec, ExecGroup, Phase, cgroup_path},
     remove,
-    request::{Call, Create, Exec as ExecRequest, Process, Request},
-    server::{Kind, ReplyTo, Server, Source},
+    request::{Call, Create, Exec as ExecRequest, Request},
+    server::{ReplyTo, Server, Source},
     warm,
 };
 
-/// Longest seccomp program, bytes: `BPF_MAXINSNS` instructions.
-const SECCOMP: u64 = 4096 * 8;
 /// Execs of a pod at once; each is a process of the pod, and probes overlap little.
 const EXECS: usize = 512;
 
@@ -132,7 +127,6 @@ impl Server {
         }
         let (cgroups, oom_score) = (self.cgroups()?, self.oom_score);
         self.pod.infra_cgroup = Some(cgroup_path(cgroup)?);
-        self.warm(warm::WHILE);
         self.work(Kind::Infra, Some(to), &[], |reporter| {
             let protocol::Request::StartInfra(wanted) = full(body)? else { return Err(mismatch()) };
             infra::start(reporter, &wanted, &cgroups, oom_score)
@@ -182,7 +176,7 @@ impl Server {
     }
 
     /// Nobody waits for it, and without it the pod is only slower.
-    fn warm(&mut self, during: Duration) {
+    pub(super) fn warm(&mut self, during: Duration) {
         if let Ok(cgroups) = self.cgroups()
             && !cgroups.layout().is_v2()
             && self.warm_until.is_none_or(|until| Instant::now() > until)
@@ -410,73 +404,4 @@ fn wrong_state(what: impl Into<String>, state: &str, needed: &str) -> Failure {
 
 fn mismatch() -> Failure {
     failed("read the request")("a worker finds another one than the loop")
-}
-
-/// The whole request, parsed in a worker.
-fn full(body: &[u8]) -> Result<protocol::Request, Failure> {
-    frame::decode::<protocol::Call>(body).map(|call| call.request).map_err(failed("read the request"))
-}
-
-/// The program in the last descriptor.
-fn seccomp(sent: bool, descriptors: &mut Vec<OwnedFd>) -> Result<Option<Vec<u8>>, Failure> {
-    if !sent {
-        return Ok(None);
-    }
-    let file = descriptors.pop().ok_or_else(|| invalid("seccomp program", "no descriptor came with it"))?;
-    let mut program = Vec::new();
-    let file = File::from(file);
-    // The descriptor's position is shared with whoever sent it, perhaps to another monitor at this moment.
-    let mut at = 0;
-    let mut chunk = [0; 4096];
-    loop {
-        let n = std::os::unix::fs::FileExt::read_at(&file, &mut chunk, at)
-            .map_err(host("read the seccomp program"))?;
-        if n == 0 {
-            break;
-        }
-        at += n as u64;
-        if at > SECCOMP {
-            return Err(invalid("seccomp program", format!("longer than {SECCOMP} bytes")));
-        }
-        program.extend_from_slice(&chunk[..n]);
-    }
-    Ok(Some(program))
-}
-
-/// Sorts the descriptors that came with an exec.
-fn stdio(
-    named: [bool; 3],
-    terminal: bool,
-    descriptors: Vec<OwnedFd>,
-) -> Result<[Option<OwnedFd>; 3], Failure> {
-    let mut descriptors = descriptors.into_iter();
-    let mut stdio = [None, None, None];
-    if terminal {
-        return Ok(stdio);
-    }
-    for (which, _) in named.iter().enumerate().filter(|(_, named)| **named) {
-        let next = descriptors.next();
-        stdio[which] = Some(next.ok_or_else(|| invalid("standard streams", "fewer descriptors than named"))?);
-    }
-    Ok(stdio)
-}
-
-/// The user of a container's process as the host sees it; `None` where it is not mapped.
-fn owner(process: &Process, user: Option<&UserNamespace>) -> (Option<Uid>, Option<Gid>) {
-    let uid = namespace::outside(user.map(|u| u.uids.as_slice()), process.uid);
-    let gid = namespace::outside(user.map(|u| u.gids.as_slice()), process.gid);
-    (uid.map(Uid::from_raw), gid.map(Gid::from_raw))
-}
-
-/// Lets the user open `/dev/stdout` and the like anew.
-fn hand_over(pipe: &OwnedFd, (uid, gid): (Option<Uid>, Option<Gid>)) -> Result<(), Failure> {
-    fchown(pipe.as_raw_fd(), uid, gid).map_err(failed("give a pipe to the container's user"))
-}
-
-/// What libcontainer's init waits for.
-fn notify(dir: &Path) -> io::Result<()> {
-    let folder = File::open(dir)?;
-    // A short name, however long the folder's is.
-    let path = format!("/proc/self/fd/{}/notify.sock", folder.as_raw_fd());
-    io::Write::write_all(&mut UnixStream::connect(path)?, b"start container")
 }

@@ -13,11 +13,7 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{
-    output::Pumped,
-    pod::Phase,
-    server::{Kind, Server},
-};
+use super::{jobs::Kind, output::Pumped, pod::Phase, server::Server};
 
 /// Exits of processes that no worker has reported yet, kept until it does. Each worker makes a handful of processes.
 const EARLY: usize = 64;
