@@ -136,7 +136,9 @@ fn listen(path: &Path) -> anyhow::Result<UnixListener> {
 }
 
 async fn assemble(config: Arc<Config>) -> anyhow::Result<Services> {
-    let host = Arc::new(Host::probe(&config.root, &config.state));
+    // Mounts and unmounts overlays: as long as reading everything else.
+    let (root, state) = (config.root.clone(), config.state.clone());
+    let probing = tokio::task::spawn_blocking(move || Arc::new(Host::probe(&root, &state)));
     let cgroups = CgroupFs::detect().context("find the control groups of this host")?;
     let (sandboxes, containers, records) = recover::open_stores(&config.root).context("open the records")?;
     let (images, network) =
@@ -144,6 +146,8 @@ async fn assemble(config: Arc<Config>) -> anyhow::Result<Services> {
     let (images, report) = images.context("open the image store")?;
     tracing::info!(?report, "image store");
     let network = network.context("open the pod network")?;
+    let events = EventBus::open(&config.root.join("events")).context("open the event log")?;
+    let host = probing.await.context("look at the host")?;
     let context = Context {
         config: pods_config(&config, &host)?,
         images: images.clone(),

@@ -2,9 +2,10 @@
 //!
 //! The first move of a process into a cgroup after a rest waits for a grace period (8 ms, up to 16), because the lock that forks
 //! take for reading has to be taken for writing; moves shortly after cost nothing, and libcontainer moves each init by writing
-//! to `cgroup.procs`. So as soon as the pod begins, a process that has nothing else to do moves itself to where it is, and
-//! again every few milliseconds, for as long as it commonly takes until the first container is asked for. For a container that
-//! comes later the wait begins with the request, beside the mounts.
+//! to `cgroup.procs`. So once the infra container is in its cgroup, a process that has nothing else to do moves itself to where
+//! it is, and again every few milliseconds, for as long as it commonly takes until the first container is asked for. (Not before:
+//! who waits holds the lock that making and joining any cgroup takes.) For a container that comes later the wait begins with the
+//! request, beside the mounts.
 //!
 //! On cgroup v2 nothing of this is needed: processes are born in their cgroup where it matters.
 
