@@ -34,7 +34,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 use crate::{admin, config::Config, facts, layer::Observe, notify, services::Services};
 
 /// Largest message of a request: what the kubelet and its client library allow.
-const MAX_MESSAGE: usize = 16 << 20;
+pub(crate) const MAX_MESSAGE: usize = 16 << 20;
 
 /// Runs the daemon until SIGTERM or SIGINT.
 pub async fn serve(config: Config) -> anyhow::Result<()> {

@@ -13,11 +13,12 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
-use crisp_model::{ContainerId, SandboxId};
+use crisp_model::{ContainerId, SandboxId, SandboxState};
 use crisp_monitor::{
     client::Monitor,
     protocol::{Event, State},
 };
+use crisp_observe::events::EventKind;
 use crisp_store::{Durability, Store};
 use tokio::{sync::mpsc, task::JoinSet};
 
@@ -28,6 +29,7 @@ use crate::{
     record::{ContainerRecord, SandboxRecord},
     registry::Pods,
     sandbox::{lost, stop},
+    view::PodView,
 };
 
 /// What the stores held.
@@ -120,6 +122,7 @@ async fn adopt(
     mut record: SandboxRecord,
     mut containers: BTreeMap<ContainerId, Arc<ContainerRecord>>,
 ) {
+    let before = Known::of(&record, &containers);
     let monitor = if record.boot_id != context.boot_id {
         rebooted(&context, &mut record, &mut containers).await;
         None
@@ -145,8 +148,44 @@ async fn adopt(
     }
     let config = record.config.clone();
     let (owner, handle) = Owner::adopt(context.clone(), Adopted { record, containers, monitor });
+    let view = handle.view();
     context.registry.add(handle, config);
+    before.announce_changes(&context, &view);
     tokio::spawn(owner.serve());
+}
+
+/// What listeners were told of a pod before the daemon ended.
+struct Known {
+    ended: bool,
+    /// Whether it was started, and whether it has ended.
+    containers: BTreeMap<ContainerId, (bool, bool)>,
+}
+
+impl Known {
+    fn of(record: &SandboxRecord, containers: &BTreeMap<ContainerId, Arc<ContainerRecord>>) -> Self {
+        let told = |c: &ContainerRecord| (c.started_at.is_some(), c.exit.is_some());
+        let containers = containers.iter().map(|(id, c)| (id.clone(), told(c))).collect();
+        Self { ended: record.ended, containers }
+    }
+
+    /// What happened while no daemon was there. A fact that was stored and not announced before the end is lost to this:
+    /// it is announced right after it was stored, and listeners list anew when their stream breaks.
+    fn announce_changes(&self, context: &Context, pod: &PodView) {
+        let Some(sandbox) = &pod.sandbox else { return };
+        let announce = |container, kind| crate::sandbox::announce(context, pod, &sandbox.id, container, kind);
+        for container in pod.containers.values() {
+            let (started, ended) = self.containers.get(&container.id).copied().unwrap_or_default();
+            if !started && container.started_at.is_some() {
+                announce(Some(&**container), EventKind::Started);
+            }
+            if !ended && container.finished_at.is_some() {
+                announce(Some(&**container), EventKind::Stopped);
+            }
+        }
+        if !self.ended && sandbox.state != SandboxState::Ready {
+            announce(None, EventKind::Stopped);
+        }
+    }
 }
 
 fn keep(context: &Context, record: &SandboxRecord, containers: &BTreeMap<ContainerId, Arc<ContainerRecord>>) {

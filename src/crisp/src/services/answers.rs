@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use crisp_pod::{ContainerView, PodView, SandboxView};
+use crisp_pod::{ContainerView, PodView, SandboxView, container::exec::ExecOutput};
 use crisp_proto::v1;
 use serde_json::json;
 
-use crate::to_wire;
+use crate::{serve::MAX_MESSAGE, to_wire};
 
 pub(crate) fn pod_sandbox(view: &SandboxView) -> v1::PodSandbox {
     v1::PodSandbox {
@@ -110,6 +110,45 @@ pub(crate) fn container_status_response(view: &ContainerView, verbose: bool) -> 
     }
 }
 
+/// What of an exec's output fits into one message beside the exit code and the lengths.
+const EXEC_OUTPUT: usize = MAX_MESSAGE - 1024;
+
+/// The beginnings of both streams, so that the message can be sent: a stream gets what the other leaves, and at least half.
+pub(crate) fn exec_sync(mut output: ExecOutput) -> v1::ExecSyncResponse {
+    let (stdout, stderr) = (&mut output.stdout, &mut output.stderr);
+    stderr.truncate((EXEC_OUTPUT / 2).max(EXEC_OUTPUT.saturating_sub(stdout.len())));
+    stdout.truncate(EXEC_OUTPUT - stderr.len());
+    v1::ExecSyncResponse {
+        stdout: output.stdout.into(),
+        stderr: output.stderr.into(),
+        exit_code: output.code,
+    }
+}
+
 fn details(info: serde_json::Value) -> HashMap<String, String> {
     HashMap::from([("info".to_owned(), info.to_string())])
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::*;
+
+    #[test]
+    fn output_of_any_size_fits_into_a_message() {
+        const MUCH: usize = MAX_MESSAGE * 2;
+        for (stdout, stderr, kept_out, kept_err) in [
+            (0, 0, 0, 0),
+            (10, 20, 10, 20),
+            (MUCH, 0, EXEC_OUTPUT, 0),
+            (MUCH, 5, EXEC_OUTPUT - 5, 5),
+            (5, MUCH, 5, EXEC_OUTPUT - 5),
+            (MUCH, MUCH, EXEC_OUTPUT / 2, EXEC_OUTPUT / 2),
+        ] {
+            let answer = exec_sync(ExecOutput { code: i32::MIN, stdout: vec![1; stdout], stderr: vec![2; stderr] });
+            assert_eq!((answer.stdout.len(), answer.stderr.len()), (kept_out, kept_err), "{stdout} {stderr}");
+            assert!(answer.encoded_len() <= MAX_MESSAGE);
+        }
+    }
 }

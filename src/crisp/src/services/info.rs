@@ -42,7 +42,7 @@ impl Services {
             runtime_handlers: self.handlers(),
             features: Some(v1::RuntimeFeatures {
                 supplemental_groups_policy: true,
-                user_namespaces_host_network: false,
+                user_namespaces_host_network: self.host.user_namespaces(),
                 mount_options: true,
             }),
         }

@@ -215,11 +215,7 @@ impl RuntimeService for Services {
         let command = request::command(&request.cmd)?;
         let timeout = request::exec_timeout(request.timeout)?.unwrap_or_default();
         let output = self.pods.exec_sync(query.as_str(), command, timeout).await.map_err(status::of_pod)?;
-        Ok(Response::new(v1::ExecSyncResponse {
-            stdout: output.stdout.into(),
-            stderr: output.stderr.into(),
-            exit_code: output.code,
-        }))
+        Ok(Response::new(answers::exec_sync(output)))
     }
 
     async fn exec(&self, request: Request<v1::ExecRequest>) -> Answer<v1::ExecResponse> {
