@@ -1,6 +1,7 @@
 //! Linux: mounts, namespaces, cgroups, pidfds, descriptors. The home of unsafe.
 
 pub mod allocator;
+pub mod apparmor;
 pub mod at;
 pub mod beneath;
 pub mod capability;
@@ -9,6 +10,7 @@ pub mod file;
 pub mod mount;
 pub mod mountpoint;
 pub mod namespace;
+pub mod placement;
 pub mod probe;
 pub mod process;
 #[cfg(feature = "seccomp-compile")]

@@ -51,7 +51,7 @@ impl Default for ImageStoreConfig {
             max_concurrent_downloads: 6,
             pull_progress_timeout: Duration::from_secs(120),
             progress_report_after: Duration::from_secs(10),
-            attempts: 6,
+            attempts: 5,
             retry_backoff: Duration::from_millis(250),
             max_layer_bytes: 64 << 30,
             max_unpacked_bytes: 256 << 30,

@@ -115,6 +115,10 @@ impl Layers {
             let path = root.join(name);
             std::fs::create_dir_all(&path).map_err(|e| host("making", &path, e))?;
         }
+        // Layers are unpacked side by side, often right after others were deleted.
+        if let Err(error) = File::open(root.join("tmp")).and_then(crisp_host::placement::spread_subfolders) {
+            tracing::debug!(%error, "the file system places folders by itself");
+        }
         let trash = Trash::open(&root.join("trash")).map_err(|e| host("opening", &root.join("trash"), e))?;
         let mut found = Found::default();
         for (path, _) in entries(&root.join("tmp"))? {
