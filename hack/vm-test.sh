@@ -1,6 +1,8 @@
 #!/bin/bash
 # hack/vm-test.sh [VARIANT...]: cases of hack/vm/cases.sh in a throw-away host of each kind:
 #   cgroupfs   cgroup v2 alone, crisp makes the cgroups
+#   systemd    systemd makes them, and runs crisp as its packaged unit
+#   apparmor   cgroupfs, and AppArmor
 # Prints `ok NAME`, `not ok NAME # why`, `skip NAME # reason`; needs crisp and a static crisp-monitor in $OUT.
 . "$(dirname "$(readlink -f "$0")")/lib/env.sh"
 . "$HACK/lib/packages.sh"

@@ -58,10 +58,27 @@ level = "info"
 T
 }
 
+# Under systemd as it is packaged, else as a child.
 crisp_up() {
+  if [ -d /run/systemd/system ]; then
+    if [ ! -e /etc/systemd/system/crisp.service ]; then
+      ln -s /bin-crisp/crisp /usr/local/bin/crisp
+      cp /hack/packaging/crisp.service /etc/systemd/system/
+      systemctl daemon-reload
+      systemctl start crisp || { journalctl -u crisp -n 20 --no-pager; return 1; }
+    fi
+    until_true 60 crictl version
+    return
+  fi
   /bin-crisp/crisp serve --config /etc/crisp/config.toml >>"$DIR/crisp.log" 2>&1 &
   CRISP=$!
   until_true 30 crictl version
+}
+
+crisp_kill() {
+  if [ -d /run/systemd/system ]; then systemctl kill -s KILL --kill-who=main crisp; sleep 2; return; fi
+  kill -9 "$CRISP"
+  wait "$CRISP" 2>/dev/null
 }
 
 # pod NAME [LINUX]: a sandbox; LINUX: JSON of its linux part

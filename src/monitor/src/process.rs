@@ -23,6 +23,7 @@
 
 mod create;
 mod exec;
+mod group;
 mod handle;
 mod infra;
 mod jobs;

@@ -12,7 +12,7 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use crisp_model::{
-    ContainerId, ExecId, ExitStatus, SandboxId,
+    ContainerId, ExecId, ExitStatus, LinuxResources, SandboxId,
     container::Propagation,
     image::Rootfs,
     process::Process,
@@ -158,6 +158,9 @@ pub struct Cgroup {
     pub path: String,
     /// The systemd driver.
     pub systemd: bool,
+    /// What systemd is told of the container's limits, so that it keeps them when it reloads. The kernel's files are written from
+    /// the spec in any case.
+    pub limits: LinuxResources,
 }
 
 /// A container to create.

@@ -23,7 +23,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use self::tail::Tail;
 use super::{
-    Failure, failed, host, infra,
+    Failure, failed, group, host, infra,
     last_leg::{LastLeg, open_procfs},
     pod::cgroup_path,
     remove,
@@ -62,7 +62,8 @@ pub(super) fn create(
         given.dir.join("bundles").join(wanted.container.as_str()),
     );
     let dir = given.dir.clone();
-    let outcome = make_cgroups(cgroups, &cgroup)
+    let outcome = group::make(cgroups, &cgroup)
+        .and_then(|path| group::restrict_devices(cgroups, &path, &wanted.spec))
         .and_then(|()| join_named(cgroups, &cgroup))
         .and_then(|()| make(reporter, wanted, given, &bundle));
     // libcontainer has read it, and nothing else needs it; it is tens of kilobytes of memory.
@@ -71,25 +72,20 @@ pub(super) fn create(
         // libcontainer cleans up after most failures, not after all. A cgroup with this worker in it would stay.
         leave_named(cgroups);
         remove::forget(&dir, id.as_str());
-        if let Ok(cgroup) = cgroup_path(&cgroup) {
+        // A scope goes with its last process, which this worker may be.
+        if let (false, Ok(cgroup)) = (cgroup.systemd, cgroup_path(&cgroup)) {
             let _ = remove::remove_cgroup(cgroups, &cgroup);
         }
     }
     outcome
 }
 
-/// On version 1 the spec binds the container's cgroups into it, so they have to be there before libcontainer would make
-/// them.
-fn make_cgroups(cgroups: &CgroupFs, cgroup: &Cgroup) -> Result<(), Failure> {
-    if cgroups.layout().is_v2() {
+/// libcontainer leaves out the hierarchy without controllers (`name=systemd` on version 1), in which a service manager counts its
+/// processes: the worker goes there itself, and init is born there. In a scope of systemd's it is already.
+fn join_named(cgroups: &CgroupFs, cgroup: &Cgroup) -> Result<(), Failure> {
+    if cgroup.systemd {
         return Ok(());
     }
-    cgroups.create(&cgroup_path(cgroup)?).map_err(failed("make the container's cgroups"))
-}
-
-/// libcontainer leaves out the hierarchy without controllers (`name=systemd` on version 1), in which a service manager counts its
-/// processes: the worker goes there itself, and init is born there.
-fn join_named(cgroups: &CgroupFs, cgroup: &Cgroup) -> Result<(), Failure> {
     let Some(root) = cgroups.layout().v1().and_then(|v1| v1.systemd.as_ref()) else { return Ok(()) };
     let folder = root.join(cgroup_path(cgroup)?.trim_start_matches('/'));
     fs::create_dir_all(&folder).map_err(host(format!("make {}", folder.display())))?;
@@ -161,7 +157,8 @@ fn make(
         .map(|b| b.with_stdin(stdin).with_stdout(stdout).with_stderr(stderr).with_executor(tail))
         .and_then(|b| b.validate_id())
         .and_then(|b| {
-            b.as_init(bundle).with_systemd(wanted.cgroup.systemd).as_sibling(true).with_detach(true).build()
+            // With the systemd driver the scope is there, and the spec names its folder.
+            b.as_init(bundle).with_systemd(false).as_sibling(true).with_detach(true).build()
         })
         .map_err(chain("create the container"))?
         .pid()

@@ -18,8 +18,7 @@ use nix::{
 };
 
 use super::{
-    Failure, failed, host, invalid, last_leg, pause,
-    pod::cgroup_path,
+    Failure, failed, group, host, invalid, last_leg, pause,
     report::{Report, Reporter},
     worker,
 };
@@ -36,8 +35,7 @@ pub(super) fn start(
     oom_score: i32,
 ) -> Result<(), Failure> {
     check_sysctls(wanted)?;
-    let cgroup = cgroup_path(&wanted.cgroup)?;
-    cgroups.create(&cgroup).map_err(failed("make the pod's cgroup"))?;
+    let cgroup = group::make(cgroups, &wanted.cgroup)?;
     // v1: this worker joins, its child is born there. v2: the child is made there.
     let into = cgroups.open(&cgroup).map_err(failed("open the pod's cgroup"))?;
     if into.is_none() {

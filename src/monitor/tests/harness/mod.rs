@@ -154,7 +154,7 @@ impl Pod {
     }
 
     pub fn group(&self, name: &str) -> Cgroup {
-        Cgroup { path: format!("{}/{name}", self.cgroup), systemd: false }
+        Cgroup { path: format!("{}/{name}", self.cgroup), ..Cgroup::default() }
     }
 
     pub fn folder(&self) -> &Path {

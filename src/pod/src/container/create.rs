@@ -14,7 +14,7 @@ use crisp_model::{
     security::{NamespaceMode, Profile},
     time::Timestamp,
 };
-use crisp_monitor::protocol::{Cgroup, CreateContainer, IdmappedMount, ImageVolume};
+use crisp_monitor::protocol::{CreateContainer, IdmappedMount, ImageVolume};
 use crisp_spec::{Accounts, CgroupPath, Input, Plan, SandboxFacts};
 use crisp_store::Durability;
 
@@ -87,6 +87,9 @@ async fn bring_up(
         op.stage.enter("looking up CDI devices");
         plan = context.blocking(move |_| inputs::inject_cdi(plan, &wanted)).await??;
     }
+    if let Some(profile) = plan.process.apparmor_profile.clone() {
+        context.blocking(move |_| inputs::check_apparmor(&profile)).await??;
+    }
     for warning in &plan.warnings {
         tracing::warn!(container = %id, warning, "part of the request has no effect here");
     }
@@ -127,7 +130,8 @@ fn new_record(
         (None, _) | (_, "") => None,
         (Some(folder), path) => Some(folder.join(path)),
     };
-    let pod_cgroup = op.context.pod_cgroup(&op.sandbox.id, &op.sandbox.config.cgroup_parent);
+    let parent = &op.sandbox.config.cgroup_parent;
+    let cgroup = op.context.member_cgroup(&op.sandbox.id, parent, id.as_str());
     Ok(ContainerRecord {
         id: id.clone(),
         sandbox: op.sandbox.id.clone(),
@@ -140,7 +144,7 @@ fn new_record(
         seccomp: None,
         stop_signal,
         log,
-        cgroup: format!("{pod_cgroup}/{id}"),
+        cgroup,
         user: User::default(),
         started_at: None,
         exit: None,
@@ -290,6 +294,8 @@ fn request(
     rootfs: crisp_model::image::Rootfs,
     volumes: Volumes,
 ) -> CreateContainer {
+    let (sandbox, limits) = (&op.sandbox, record.config.resources.clone());
+    let parent = &sandbox.config.cgroup_parent;
     CreateContainer {
         container: record.id.clone(),
         spec: plan.spec,
@@ -306,6 +312,6 @@ fn request(
         seccomp: record.seccomp.is_some(),
         stdin: record.config.stdin,
         log: record.log.clone(),
-        cgroup: Cgroup { path: record.cgroup.clone(), systemd: false },
+        cgroup: op.context.member_cgroup_request(&sandbox.id, parent, record.id.as_str(), limits),
     }
 }

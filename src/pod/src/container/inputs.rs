@@ -39,6 +39,18 @@ pub(crate) fn make_log_folder(log: Option<&Path>) -> Result<(), PodError> {
     })
 }
 
+/// The kernel would say no at execve only, and not why.
+pub(crate) fn check_apparmor(profile: &str) -> Result<(), PodError> {
+    match crisp_host::apparmor::is_loaded(profile) {
+        Ok(false) => Err(PodError::Invalid {
+            object: format!("AppArmor profile {profile:?}"),
+            reason: "it is not loaded on this host".into(),
+        }),
+        Ok(true) => Ok(()),
+        Err(error) => Err(PodError::host("read the loaded AppArmor profiles", error)),
+    }
+}
+
 /// A device node of the host; `None` for anything else.
 pub(crate) fn node(path: &Path) -> io::Result<Option<DeviceNode>> {
     let meta = fs::metadata(path)?;

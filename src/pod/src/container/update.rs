@@ -5,7 +5,6 @@ use std::sync::Arc;
 use crisp_model::LinuxResources;
 
 use crate::{
-    error::PodError,
     owner::{Effect, Operation, Outcome, Reply},
     record::ContainerRecord,
 };
@@ -19,13 +18,9 @@ pub(crate) async fn update(
     let cgroup = container.cgroup.clone();
     let mut config = (*container.config).clone();
     config.resources = config.resources.updated_by(&change);
-    let written = op.context.blocking(move |c| c.cgroups.apply(&cgroup, &change)).await;
+    let written = op.context.blocking(move |c| c.limit(&cgroup, &change)).await;
     match written {
         Ok(Ok(())) => (Some(Effect::Updated(container.id.clone(), Box::new(config))), Ok(Reply::Done)),
-        Ok(Err(error)) => {
-            let operation = format!("update the resources of container {}", container.id);
-            (None, Err(PodError::host(operation, error)))
-        }
-        Err(error) => (None, Err(error)),
+        Ok(Err(error)) | Err(error) => (None, Err(error)),
     }
 }

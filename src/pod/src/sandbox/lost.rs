@@ -38,5 +38,13 @@ pub(crate) fn end_cgroup(context: &Context, cgroup: &str) -> Result<(), PodError
         return Ok(());
     }
     context.cgroups.kill_all(cgroup, KILL).map_err(failed)?;
-    context.cgroups.remove(cgroup, KILL).map_err(failed)
+    context.cgroups.remove(cgroup, KILL).map_err(failed)?;
+    match cgroup.rsplit('/').next().filter(|unit| context.config.systemd_cgroup && unit.ends_with(".slice")) {
+        // Scopes go by themselves, slices do not.
+        Some(slice) => context
+            .systemd()
+            .and_then(|mut s| s.stop(slice, KILL))
+            .map_err(|error| PodError::host(format!("stop the slice {slice}"), error)),
+        None => Ok(()),
+    }
 }

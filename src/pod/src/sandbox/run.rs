@@ -11,10 +11,10 @@
 
 use std::sync::Arc;
 
-use crisp_model::security::NamespaceMode;
+use crisp_model::{LinuxResources, security::NamespaceMode};
 use crisp_monitor::{
     client::{Monitor, SpawnOptions},
-    protocol::{Cgroup, Event, Infra, StartInfra},
+    protocol::{Event, Infra, StartInfra},
 };
 use crisp_network::PodAttachment;
 use crisp_store::Durability;
@@ -38,7 +38,7 @@ pub(crate) struct Up {
 
 /// The infra container's own cgroup.
 pub(crate) fn infra_cgroup(context: &Context, id: &crisp_model::SandboxId, parent: &str) -> String {
-    format!("{}/{id}", context.pod_cgroup(id, parent))
+    context.member_cgroup(id, parent, id.as_str())
 }
 
 pub(crate) async fn run(op: Operation) -> Outcome {
@@ -133,7 +133,12 @@ async fn start_infra(
         user: namespaces.user.clone(),
         hostname: files::hostname(config),
         sysctls: config.sysctls.clone(),
-        cgroup: Cgroup { path: infra_cgroup(context, &record.id, &config.cgroup_parent), systemd: false },
+        cgroup: context.member_cgroup_request(
+            &record.id,
+            &config.cgroup_parent,
+            record.id.as_str(),
+            LinuxResources::default(),
+        ),
         oom_score_adj: Some(-998),
         selinux_label: None,
     };

@@ -6,10 +6,7 @@ use std::sync::Arc;
 
 use crisp_model::LinuxResources;
 
-use crate::{
-    error::PodError,
-    owner::{Effect, Operation, Outcome, Reply},
-};
+use crate::owner::{Effect, Operation, Outcome, Reply};
 
 pub(crate) async fn update(op: Operation, overhead: LinuxResources, resources: LinuxResources) -> Outcome {
     let mut config = (*op.sandbox.config).clone();
@@ -18,12 +15,9 @@ pub(crate) async fn update(op: Operation, overhead: LinuxResources, resources: L
     if config.cgroup_parent.is_empty() {
         op.stage.enter("writing the limits of the pod");
         let cgroup = op.context.pod_cgroup(&op.sandbox.id, "");
-        let written = op.context.blocking(move |c| c.cgroups.apply(&cgroup, &resources)).await;
-        let failed = |e: String| (None, Err(PodError::host("update the resources of the sandbox", e)));
-        match written {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return failed(error.to_string()),
-            Err(error) => return (None, Err(error)),
+        let written = op.context.blocking(move |c| c.limit(&cgroup, &resources)).await;
+        if let Ok(Err(error)) | Err(error) = written {
+            return (None, Err(error));
         }
     }
     (Some(Effect::SandboxUpdated(Arc::new(config))), Ok(Reply::Done))
