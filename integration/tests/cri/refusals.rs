@@ -74,7 +74,8 @@ async fn handlers_are_those_of_the_configuration() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn impossible_requests_name_their_field() -> Result<()> {
     let place = Place::new("bad").await?;
-    let cases: [(&str, fn(&mut v1::ContainerConfig)); 7] = [
+    type Change = fn(&mut v1::ContainerConfig);
+    let cases: [(&str, Change); 7] = [
         ("metadata", |c| c.metadata = None),
         ("image", |c| c.image = None),
         ("working_dir", |c| c.working_dir = "relative".into()),

@@ -146,7 +146,8 @@ mod tests {
             (5, MUCH, 5, EXEC_OUTPUT - 5),
             (MUCH, MUCH, EXEC_OUTPUT / 2, EXEC_OUTPUT / 2),
         ] {
-            let answer = exec_sync(ExecOutput { code: i32::MIN, stdout: vec![1; stdout], stderr: vec![2; stderr] });
+            let answer =
+                exec_sync(ExecOutput { code: i32::MIN, stdout: vec![1; stdout], stderr: vec![2; stderr] });
             assert_eq!((answer.stdout.len(), answer.stderr.len()), (kept_out, kept_err), "{stdout} {stderr}");
             assert!(answer.encoded_len() <= MAX_MESSAGE);
         }
