@@ -5,7 +5,7 @@
 . "$HACK/lib/packages.sh"
 
 command -v cargo >/dev/null || die "needs Rust: cargo is not in PATH (https://rustup.rs)"
-need_commands gcc
+build_packages
 target="$(uname -m)-unknown-linux-musl"
 cd "$ROOT"
 if command -v rustup >/dev/null && ! rustup target list --installed | grep -qx "$target"; then

@@ -22,7 +22,9 @@ group_shell() {
 for path in pathlib.Path("integration").rglob("*.py"): ast.parse(path.read_text(), str(path))'
 }
 group_fuzz() { "$HACK/fuzz.sh"; }
-group_unit() { cargo_cases unit --workspace --exclude crisp-integration; }
+group_unit() { cargo_cases unit --workspace --exclude crisp-integration --exclude crisp-image --exclude crisp-network; }
+group_images() { cargo_cases images -p crisp-image; }
+group_network() { cargo_cases network -p crisp-network; }
 
 # cargo_cases NAME ARGUMENTS...: cargo test; a run that ends badly without a failed case is itself a failure
 cargo_cases() {
@@ -47,7 +49,7 @@ group_pods() { "$HACK/suite.sh" pods; }
 group_cluster() { "$HACK/suite.sh" cluster; }
 group_critest() { "$HACK/critest.sh"; }
 
-SOURCE_GROUPS="fmt clippy doc arrows shell deny unit fuzz"
+SOURCE_GROUPS="fmt clippy doc arrows shell deny unit images network fuzz"
 groups() {
   local name
   for name in $SOURCE_GROUPS; do echo "$name"; done
@@ -58,7 +60,7 @@ groups() {
 if [ "${1:-}" = --list ]; then groups; exit; fi
 [ $# -gt 0 ] || mapfile -t all < <(groups)
 [ $# -gt 0 ] || set -- "${all[@]}"
-need_commands gcc python3
+test_packages
 begin=$(date +%s)
 known=" $(groups | tr '\n' ' ')"
 for group in "$@"; do

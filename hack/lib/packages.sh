@@ -10,6 +10,9 @@ command_package() {
   nsenter | unshare | setsid) echo util-linux ;;
   nft) echo nftables ;;
   sysctl) echo procps ;;
+  bsdtar) echo libarchive-tools ;;
+  iptables-legacy) echo iptables ;;
+  tc) echo iproute2 ;;
   *) echo "$1" ;;
   esac
 }
@@ -53,4 +56,20 @@ deb() {
     touch "$folder.done"
   fi
   echo "$folder"
+}
+
+# build_packages: what the sources need to compile
+build_packages() {
+  need_commands gcc
+  need_package libseccomp-dev /usr/include/seccomp.h
+}
+
+# test_packages: what the tests of the crates drive: registries, image tools, CNI plugins, firewalls
+test_packages() {
+  build_packages
+  need_commands python3 curl openssl ip tc nft iptables-legacy conntrack socat skopeo umoci bsdtar strace unshare
+  need_package containernetworking-plugins /usr/lib/cni/bridge
+  need_package busybox-static /bin/busybox
+  command -v docker-registry >/dev/null || PATH=$PATH:$(deb docker-registry)/usr/bin
+  export PATH
 }
