@@ -46,7 +46,9 @@ fn shipped() -> Result<bool> {
     let monitor = fs::metadata(binary("CRISP_MONITOR_BIN")?)?.len();
     let yes = monitor < 12 << 20;
     if !yes {
-        println!("skipped: crisp-monitor has {monitor} bytes, so it is a build for debugging (use hack/build.sh)");
+        println!(
+            "skipped: crisp-monitor has {monitor} bytes, so it is a build for debugging (use hack/build.sh)"
+        );
     }
     Ok(yes)
 }
@@ -148,7 +150,10 @@ async fn an_exec_starts_nothing_but_its_command() -> Result<()> {
     let mut tracer = Command::new("strace")
         .args(["-f", "-qq", "-o"])
         .arg(&file)
-        .args(["-e", "trace=execve,execveat,clone,clone3,fork,vfork,fsync,fdatasync,syncfs,mount,unlink,rename"])
+        .args([
+            "-e",
+            "trace=execve,execveat,clone,clone3,fork,vfork,fsync,fdatasync,syncfs,mount,unlink,rename",
+        ])
         .args(["-p", &monitor.to_string(), "-p", &daemon.to_string()])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
