@@ -48,13 +48,15 @@ group_crictl() { "$HACK/suite.sh" crictl; }
 group_pods() { "$HACK/suite.sh" pods; }
 group_cluster() { "$HACK/suite.sh" cluster; }
 group_critest() { "$HACK/critest.sh"; }
+# other kinds of hosts, booted for it
+group_vm() { "$HACK/vm-test.sh"; }
 
 SOURCE_GROUPS="fmt clippy doc arrows shell deny unit images network fuzz"
 groups() {
   local name
   for name in $SOURCE_GROUPS; do echo "$name"; done
   for name in integration/tests/*.rs; do [ ! -f "$name" ] || basename "$name" .rs; done
-  printf '%s\n' crictl pods cluster critest
+  printf '%s\n' crictl pods cluster critest vm
 }
 
 if [ "${1:-}" = --list ]; then groups; exit; fi
