@@ -20,11 +20,28 @@ pub fn spec_facts(host: &Host, cgroups: &CgroupFs) -> HostFacts {
         hugepage_sizes: host.hugepage_sizes.clone(),
         capabilities: host.capabilities.clone(),
         devices,
-        apparmor: None,
+        apparmor: apparmor(host),
         selinux: false,
         recursive_readonly: host.recursive_readonly(),
         idmapped_mounts: host.user_namespaces(),
         defaults: Defaults::default(),
+    }
+}
+
+/// The profile of containers that ask for RuntimeDefault or for none.
+const APPARMOR_PROFILE: &str = "crisp-default";
+
+/// Loads the default profile, where AppArmor is on; its name. Without the compiler of profiles AppArmor counts as off.
+fn apparmor(host: &Host) -> Option<String> {
+    if !host.apparmor.yes() {
+        return None;
+    }
+    match crisp_host::apparmor::load(include_str!("apparmor.profile")) {
+        Ok(()) => Some(APPARMOR_PROFILE.into()),
+        Err(error) => {
+            tracing::warn!(%error, "containers run without AppArmor: its default profile cannot be loaded");
+            None
+        }
     }
 }
 
