@@ -54,7 +54,7 @@ pub(super) fn start(
     given: Given,
     cgroups: &CgroupFs,
 ) -> Result<(), Failure> {
-    let into = join_cgroups(&given.group, cgroups)?;
+    join_cgroups(&given.group, cgroups)?;
     infra::set_oom_score(wanted.process.oom_score_adj, given.oom_score);
     let stdio = prepare_stdio(&wanted, &given)?;
     let leg = LastLeg {
@@ -66,7 +66,7 @@ pub(super) fn start(
     proc::forbid_tracing().map_err(host("prctl"))?;
     let flags = NAMESPACES | if given.in_userns { libc::CLONE_NEWUSER } else { 0 };
     namespace::join(given.pidfd.as_fd(), flags).map_err(host("join the container's namespaces"))?;
-    match worker::fork_sibling(0, into.as_ref().map(AsFd::as_fd)).map_err(host("fork"))? {
+    match worker::fork_sibling(0, None).map_err(host("fork"))? {
         None => {
             if let Err(failure) = settle(reporter, &leg, &stdio, given.in_userns) {
                 reporter.fail(failure);
@@ -81,19 +81,20 @@ pub(super) fn start(
     }
 }
 
-/// v1: the worker moves itself, into a cgroup of the exec's own in one hierarchy, so that all that the exec starts can be
-/// found. v2: the cgroup for its process to be born in.
-fn join_cgroups(group: &ExecGroup, cgroups: &CgroupFs) -> Result<Option<OwnedFd>, Failure> {
+/// The worker moves itself, in one hierarchy into a cgroup of the exec's own, so that all that the exec starts can be found. On v2
+/// its process cannot be born there instead: the kernel refuses that (ENOENT) from a cgroup outside of the cgroup
+/// namespace that has just been joined, where cgroups are mounted with `nsdelegate`, as systemd does.
+fn join_cgroups(group: &ExecGroup, cgroups: &CgroupFs) -> Result<(), Failure> {
     let own = group.folder(cgroups)?;
     fs::create_dir(&own).map_err(host(format!("make {}", own.display())))?;
     if cgroups.layout().is_v2() {
-        return cgroups.open(&group.path()).map_err(failed("open the exec's cgroup"));
+        return cgroups.join_self(&group.path()).map_err(failed("join the exec's cgroup"));
     }
     for file in cgroups.join_files(&group.container).map_err(failed("find the container's cgroups"))? {
         let file = if file.parent() == own.parent() { own.join("tasks") } else { file };
         fs::write(&file, "0").map_err(host(format!("join {}", file.display())))?;
     }
-    Ok(None)
+    Ok(())
 }
 
 /// The descriptors given, handed over to the user so that `/dev/stdout` can be opened, and `/dev/null` for the others.
