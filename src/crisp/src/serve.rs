@@ -36,6 +36,9 @@ use crate::{admin, config::Config, facts, layer::Observe, notify, services::Serv
 /// Largest message of a request: what the kubelet and its client library allow.
 pub(crate) const MAX_MESSAGE: usize = 16 << 20;
 
+/// How long a killed daemon's threads may take to end, and its lock with them.
+const LAST_BREATH: Duration = Duration::from_secs(10);
+
 /// Runs the daemon until SIGTERM or SIGINT.
 pub async fn serve(config: Config) -> anyhow::Result<()> {
     let drain = config.drain_timeout.0;
@@ -105,14 +108,25 @@ fn make_folder(path: &Path, mode: u32) -> anyhow::Result<()> {
     made.with_context(|| format!("make folder {}", path.display()))
 }
 
-/// Two daemons on one state would undo each other's pods.
+/// Two daemons on one state would undo each other's pods. One that was killed a moment ago may still be on its way out.
 fn only_one(state: &Path) -> anyhow::Result<nix::fcntl::Flock<std::fs::File>> {
+    use nix::{errno::Errno, fcntl::Flock, fcntl::FlockArg};
     let path = state.join("lock");
     let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-    let file = file.with_context(|| format!("open {}", path.display()))?;
-    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
-        anyhow::anyhow!("{}: another crisp serves on {} ({errno})", path.display(), state.display())
-    })
+    let mut file = file.with_context(|| format!("open {}", path.display()))?;
+    let deadline = std::time::Instant::now() + LAST_BREATH;
+    loop {
+        let errno = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((back, Errno::EWOULDBLOCK)) if std::time::Instant::now() < deadline => {
+                file = back;
+                std::thread::sleep(Duration::from_millis(2));
+                continue;
+            }
+            Err((_, errno)) => errno,
+        };
+        anyhow::bail!("{}: another crisp serves on {} ({errno})", path.display(), state.display());
+    }
 }
 
 /// The socket, mode 0600. One that a dead daemon left is replaced.
@@ -146,7 +160,8 @@ async fn assemble(config: Arc<Config>) -> anyhow::Result<Services> {
     let (images, report) = images.context("open the image store")?;
     tracing::info!(?report, "image store");
     let network = network.context("open the pod network")?;
-    let events = EventBus::open(&config.root.join("events")).context("open the event log")?;
+    // A boot begins the events anew.
+    let events = EventBus::open(&config.state.join("events")).context("open the event log")?;
     let host = probing.await.context("look at the host")?;
     let context = Context {
         config: pods_config(&config, &host)?,
@@ -154,7 +169,7 @@ async fn assemble(config: Arc<Config>) -> anyhow::Result<Services> {
         network: network.clone(),
         host: facts::spec_facts(&host, &cgroups),
         seccomp: SeccompCache::default(),
-        events: EventBus::open(&config.state.join("events")).context("open the event log")?,
+        events,
         stats: Sampler::new(cgroups.clone(), Options::default()),
         cgroups,
         sandboxes,

@@ -98,7 +98,7 @@ impl Monitor {
 
     /// Starts the infra container; once.
     pub async fn start_infra(&self, infra: StartInfra) -> Result<Infra, MonitorError> {
-        match self.call(Request::StartInfra(infra), vec![]).await? {
+        match self.call(Request::StartInfra(Box::new(infra)), vec![]).await? {
             (Answer::Infra(infra), _) => Ok(infra),
             (other, _) => Err(unexpected(format!("{other:?} for StartInfra"))),
         }

@@ -47,7 +47,7 @@ pub enum Request {
     /// Everything the monitor knows. Answer: [`Answer::State`].
     State,
     /// Starts the infra container; once. Answer: [`Answer::Infra`].
-    StartInfra(StartInfra),
+    StartInfra(Box<StartInfra>),
     /// Creates a container up to the point where its program would start. Descriptor: the seccomp program (array of
     /// `struct sock_filter`) in a memfd, if `seccomp` says so. Answer: [`Answer::Created`].
     Create(Box<CreateContainer>),
