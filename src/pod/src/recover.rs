@@ -123,6 +123,7 @@ async fn adopt(
     mut containers: BTreeMap<ContainerId, Arc<ContainerRecord>>,
 ) {
     let before = Known::of(&record, &containers);
+    let read = (record.clone(), containers.clone());
     let monitor = if record.boot_id != context.boot_id {
         rebooted(&context, &mut record, &mut containers).await;
         None
@@ -142,7 +143,7 @@ async fn adopt(
     if record.infra.is_none() && !record.ended {
         return unfinished(&context, &record, monitor.map(|(m, _)| m)).await;
     }
-    keep(&context, &record, &containers);
+    keep(&context, &read, &record, &containers);
     for id in containers.keys() {
         context.registry.add_container(id.clone(), record.id.clone());
     }
@@ -188,9 +189,22 @@ impl Known {
     }
 }
 
-fn keep(context: &Context, record: &SandboxRecord, containers: &BTreeMap<ContainerId, Arc<ContainerRecord>>) {
-    let stored = context.sandboxes.put(record.id.as_str(), record, Durability::Process).and_then(|()| {
-        containers.values().try_for_each(|c| context.containers.put(c.id.as_str(), c, Durability::Process))
+type Containers = BTreeMap<ContainerId, Arc<ContainerRecord>>;
+
+/// Stores what is not as it was read: after a restart that is little, and writing everything would be most of its time.
+fn keep(
+    context: &Context,
+    read: &(SandboxRecord, Containers),
+    record: &SandboxRecord,
+    containers: &Containers,
+) {
+    let changed = containers.values().filter(|c| read.1.get(&c.id) != Some(c));
+    let sandbox = match read.0 == *record {
+        true => Ok(()),
+        false => context.sandboxes.put(record.id.as_str(), record, Durability::Process),
+    };
+    let stored = sandbox.and_then(|()| {
+        changed.into_iter().try_for_each(|c| context.containers.put(c.id.as_str(), c, Durability::Process))
     });
     if let Err(error) = stored {
         tracing::error!(sandbox = %record.id, %error, "recovered facts could not be stored");
