@@ -44,6 +44,10 @@ rust_group() {
   "$HACK/setup.sh" packages images
   cargo_cases "$1" -p crisp-integration --test "$1" -- --nocapture
 }
+group_budget() {
+  need_commands strace
+  rust_group budget
+}
 group_crictl() { "$HACK/suite.sh" crictl; }
 group_pods() { "$HACK/suite.sh" pods; }
 group_cluster() { "$HACK/suite.sh" cluster; }

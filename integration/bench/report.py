@@ -119,7 +119,7 @@ def markdown(rows):
         ratio = ""
         if peers:
             better = max(peers) if name in MORE else min(peers)
-            own = [f"{values[k] / better:.2f}×" for k in ("crisp", "crisp-builtin") if k in values and better]
+            own = [f"{values[k] / better:.2g}×" for k in ("crisp", "crisp-builtin") if k in values and better]
             ratio = ", ".join(own)
         cells = " | ".join(text(values.get(c)) for c in columns)
         lines.append(f"| {name}, {unit} | {cells} | {ratio} | {goal} |")
