@@ -138,6 +138,7 @@ bench_runtime_up() { # RUNTIME
 client() {
   local name=$1
   shift
+  # shellcheck disable=SC2016  # expanded inside
   inside sh -c 'echo $$ >"$1"/cgroup.procs; shift; exec nice -n -15 "$@"' - "/sys/fs/cgroup/cpu/bench-$LAB-$name" \
     "${CRIBENCH:-$CARGO_TARGET_DIR/release/cribench}" --endpoint "unix://$(bench_socket "$name")" --label "$name" \
     --image "$BENCH_REGISTRY/bench/busybox:1" --log-root "/var/log/cribench-$LAB" --cgroup-parent "/bench-pods-$LAB-$name" \
@@ -161,7 +162,9 @@ bench_down() {
   fi
   stop node1 namespaces KILL 2
   sleep 0.3
-  find /sys/fs/cgroup/*/ -maxdepth 1 -name "bench-*$LAB-*" -exec find {} -depth -type d -exec rmdir {} + \; 2>/dev/null
+  for group in /sys/fs/cgroup/*/bench-"$LAB"-* /sys/fs/cgroup/*/bench-pods-"$LAB"-*; do
+    [ ! -d "$group" ] || find "$group" -depth -type d -exec rmdir {} + 2>/dev/null
+  done
   rm -rf --one-file-system "$DATA" "$STATE" "/var/log/cribench-$LAB"
 }
 
