@@ -99,10 +99,12 @@ async fn a_pod_is_two_small_processes() -> Result<()> {
         sandboxes.push(running(&cri, &bed, &format!("budget-{number}")).await?.0);
     }
     // Monitor, infra container, workload: nothing else runs for a pod. A monitor's workers live for a tenth of a second.
-    let settled = async || (bed.strays().len() == 3 * PODS).then_some(());
-    eventually("three processes a pod", settled).await?;
-    let (monitors, infras) = (named(&bed, "crisp-monitor"), named(&bed, "crisp-infra"));
-    ensure!(monitors.len() == PODS && infras.len() == PODS, "{} and {}", monitors.len(), infras.len());
+    let settled = async || {
+        let (monitors, infras) = (named(&bed, "crisp-monitor"), named(&bed, "crisp-infra"));
+        let three = monitors.len() == PODS && infras.len() == PODS && bed.strays().len() == 3 * PODS;
+        three.then_some((monitors, infras))
+    };
+    let (monitors, infras) = eventually("three processes a pod", settled).await?;
     for pid in monitors.iter().chain(&infras) {
         let threads = entries(format!("/proc/{pid}/task"));
         ensure!(threads == 1, "process {pid} has {threads} threads");
@@ -144,7 +146,8 @@ async fn an_exec_starts_nothing_but_its_command() -> Result<()> {
     cri.pull(IMAGE).await?;
     let (sandbox, id) = running(&cri, &bed, "exec").await?;
     cri.exec(&id, &["/bin/true"], 10).await?;
-    let [monitor] = named(&bed, "crisp-monitor")[..] else { anyhow::bail!("not one monitor") };
+    let alone = async || <[i32; 1]>::try_from(named(&bed, "crisp-monitor")).ok();
+    let [monitor] = eventually("the monitor's workers have ended", alone).await?;
     let daemon = bed.daemon_pid().context("the daemon runs")?;
     let file = bed.folder.join("calls");
     let mut tracer = Command::new("strace")
