@@ -134,3 +134,23 @@ async fn nobody_may_write_where_nobody_should() {
     assert_eq!(lines, ["755", "711", "755", "666", "755"].map(|l| format!("stdout {l}")));
     pod.end().await;
 }
+
+/// The worker that makes a container may be slower than the container, and is not waited for.
+#[tokio::test]
+async fn a_container_may_end_before_its_worker() {
+    let mut pod = Pod::start().await;
+    let wanted = pod.container(process(&["true"]));
+    // The last thing that the worker does is to remove this folder.
+    let bundle = pod.folder().join("run/bundles").join(wanted.container.as_str());
+    std::fs::create_dir_all(&bundle).unwrap();
+    for number in 0..5_000 {
+        std::fs::File::create(bundle.join(number.to_string())).unwrap();
+    }
+    let id = wanted.container.clone();
+    within(pod.monitor.create(wanted, None)).await.unwrap();
+    let started = within(pod.monitor.start(&id)).await.unwrap();
+    let status = pod.exit_of(&id).await;
+    assert!(bundle.exists(), "the worker was not slow enough to see anything");
+    assert!(status.code == 0 && started.nanos() <= status.finished_at.nanos(), "{status:?}");
+    pod.end().await;
+}

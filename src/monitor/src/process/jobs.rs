@@ -206,12 +206,7 @@ impl Server {
             // What nobody has asked for by now were orphans of the containers.
             self.early = Vec::new();
         }
-        let failure = job.failure.map(|failure| match failure {
-            Failure::Host { operation, reason } if !job.trace.is_empty() => {
-                Failure::Host { operation, reason: format!("{reason} ({})", job.trace) }
-            }
-            other => other,
-        });
+        let failure = job.failure.map(|failure| traced(failure, &job.trace));
         let died = || failed("wait for a worker")("it died without a word");
         match job.kind {
             Kind::Infra => {
@@ -265,18 +260,7 @@ impl Server {
                 let died = || failed("create the container")("its worker died without a word");
                 self.answer(reply, Err(failure.unwrap_or_else(died)));
             }
-            Phase::Starting => {
-                container.phase = Phase::Running;
-                let at = Timestamp::now();
-                let result = match failure {
-                    None => {
-                        container.started_at = Some(at);
-                        Ok(Answer::Started { at })
-                    }
-                    Some(failure) => Err(failure),
-                };
-                self.answer(reply, result);
-            }
+            Phase::Starting => self.started(id, reply, failure, Timestamp::now()),
             // Init has ended before it was started; its exit is reaped as any other.
             Phase::Created | Phase::Running | Phase::Exited => {
                 if let Some(failure) = failure {
@@ -284,6 +268,33 @@ impl Server {
                 }
             }
         }
+    }
+
+    /// Init has ended, but the worker that made it may still be on its way out and hold the socket: nothing more will be
+    /// heard of the start than was heard by now, and its answer goes before the exit.
+    pub(super) fn settle_start(&mut self, id: &ContainerId, at: Timestamp) {
+        let Ok(container) = self.pod.container(id) else { return };
+        let (phase, job) = (container.phase, container.job);
+        if phase == Phase::Starting
+            && let Some(job) = job.and_then(|job| self.jobs.get_mut(&job))
+        {
+            let (reply, failure) = (job.reply.take(), job.failure.take());
+            let failure = failure.map(|failure| traced(failure, &job.trace));
+            self.started(id, reply, failure, at);
+        }
+    }
+
+    fn started(&mut self, id: &ContainerId, reply: Option<ReplyTo>, failure: Option<Failure>, at: Timestamp) {
+        let Ok(container) = self.pod.container(id) else { return };
+        container.phase = Phase::Running;
+        let result = match failure {
+            None => {
+                container.started_at = Some(at);
+                Ok(Answer::Started { at })
+            }
+            Some(failure) => Err(failure),
+        };
+        self.answer(reply, result);
     }
 
     fn finish_exec(&mut self, id: &ExecId, reply: Option<ReplyTo>, failure: Option<Failure>) {
@@ -309,5 +320,15 @@ impl Server {
                 self.answer(reply, Err(failure.unwrap_or_else(died)));
             }
         }
+    }
+}
+
+/// A failure with what libcontainer said before.
+fn traced(failure: Failure, trace: &str) -> Failure {
+    match failure {
+        Failure::Host { operation, reason } if !trace.is_empty() => {
+            Failure::Host { operation, reason: format!("{reason} ({trace})") }
+        }
+        other => other,
     }
 }

@@ -55,9 +55,9 @@ impl Server {
     pub(super) fn reap(&mut self) {
         loop {
             match waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) => self.exited(pid, status(code, None)),
+                Ok(WaitStatus::Exited(pid, code)) => self.exited(pid, code, None),
                 Ok(WaitStatus::Signaled(pid, signal, _)) => {
-                    self.exited(pid, status(128 + signal as i32, Some(signal as i32)));
+                    self.exited(pid, 128 + signal as i32, Some(signal as i32));
                 }
                 Ok(WaitStatus::StillAlive) | Err(_) => return,
                 Ok(_) => {}
@@ -65,9 +65,10 @@ impl Server {
         }
     }
 
-    fn exited(&mut self, pid: Pid, status: ExitStatus) {
+    fn exited(&mut self, pid: Pid, code: i32, signal: Option<i32>) {
         // What it has reported is older than its end.
         self.hear_all();
+        let status = status(code, signal);
         if !self.settle_exit(pid, &status) && !self.jobs.is_empty() {
             if self.early.len() >= EARLY {
                 self.early.remove(0);
@@ -88,6 +89,8 @@ impl Server {
         if self.pod.infra_pid == Some(pid) {
             self.infra_exited(status.clone());
         } else if let Some(at) = self.pod.containers.iter().position(|c| c.pid == Some(pid)) {
+            let id = self.pod.containers[at].id.clone();
+            self.settle_start(&id, status.finished_at);
             self.container_exited(at, status.clone());
         } else if let Some(at) = self.pod.execs.iter().position(|e| e.pid == Some(pid)) {
             self.exec_exited(at, status.clone());
