@@ -1,7 +1,7 @@
 //! The task that owns one pod.
 //!
 //! It alone changes the pod's records. Commands come in by a channel, are admitted ([`crate::admit`]) and run as operations
-//! beside each other; an operation changes nothing itself but brings back an [`Effect`], which the owner stores and publishes.
+//! beside each other; an operation changes nothing itself but brings back an effect, which the owner stores and publishes.
 //! Facts from below (a process ended, the monitor died) come from the monitor's connection.
 //!
 //! ```text

@@ -11,7 +11,7 @@ use crate::{
 };
 
 impl Pods {
-    /// StopPodSandbox. See [`crate::sandbox::stop`].
+    /// StopPodSandbox. See `sandbox/stop.rs`.
     pub async fn stop(&self, pod: &Handle) -> Result<(), PodError> {
         done(pod.ask(Command::StopSandbox).await, true)
     }

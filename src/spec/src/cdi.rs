@@ -1,7 +1,7 @@
 //! Devices by name: the Container Device Interface (CDI, `cncf-tags/container-device-interface`, SPEC 1.1).
 //!
 //! Vendors leave files in `/etc/cdi` and `/var/run/cdi` that say what a container needs to use a device: nodes, mounts,
-//! variables, hooks. This is the one part of the crate that reads files ([`load`]); the rest of it changes a finished
+//! variables, hooks. This is the one part of the crate that reads files ([`load()`]); the rest of it changes a finished
 //! [`Plan`]. Nothing is kept between two containers: few ask for such devices, and a file may change at any time.
 
 mod edits;

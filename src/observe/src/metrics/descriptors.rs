@@ -19,7 +19,7 @@ pub struct Descriptor {
     pub help: &'static str,
     /// Behaviour.
     pub kind: MetricKind,
-    /// Label keys beyond [`COMMON`].
+    /// Label keys beyond the common ones.
     pub more: &'static [&'static str],
 }
 
