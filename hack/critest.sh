@@ -2,8 +2,9 @@
 # hack/critest.sh [spdy|websocket]...: the CRI validation suite against crisp, once for each streaming protocol (both if
 # none is named). One line a spec; an error on any failure, and on any skip that integration/critest/skips.txt has not.
 # FOCUS=regex, SKIP=regex: some specs only.  SEED=N: ginkgo's.  LAB_KEEP=1: keep logs and reports.
+# LAB_SUFFIX=word: beside another run of the same.
 . "$(dirname "$(readlink -f "$0")")/lib/env.sh"
-LAB=critest
+LAB=critest${LAB_SUFFIX:-}
 . "$HACK/lib/env.sh"
 . "$HACK/lib/lab.sh"
 . "$HACK/lib/report.sh"

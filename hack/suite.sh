@@ -6,7 +6,7 @@
 group=${1:-}
 [[ $group == pods || $group == cluster || $group == crictl ]] || die "usage: hack/suite.sh pods|cluster|crictl [CASE...]"
 shift
-LAB=test-$group
+LAB=test-$group${LAB_SUFFIX:-}
 . "$HACK/lib/env.sh"
 . "$HACK/lib/lab.sh"
 . "$HACK/lib/report.sh"
