@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     sync::Arc,
     time::Duration,
 };
@@ -15,10 +15,13 @@ use crisp_monitor::{
     client::{Exec, Monitor},
     protocol::StartExec,
 };
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use tokio::{net::unix::pipe, time::Instant};
 
 use crate::{error::PodError, record::ContainerRecord, registry::Pods};
+
+/// Bytes of one read.
+const CHUNK: usize = 16 << 10;
 
 /// What an ExecSync brought.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -179,16 +182,50 @@ async fn fill(pipe: &pipe::Receiver, into: &mut Vec<u8>, limit: usize) {
     }
 }
 
-/// Reads what is there.
+/// Reads what is there, and not what is still being written: a child that was left behind may go on for ever. By `read` itself, because
+/// the runtime takes a pipe of whose data it has not heard yet for an empty one.
 fn drain(pipe: &pipe::Receiver, into: &mut Vec<u8>, limit: usize) {
-    while let Ok(1..) = read_some(pipe, into, limit) {}
+    let size = fcntl(pipe.as_raw_fd(), FcntlArg::F_GETPIPE_SZ).unwrap_or_default();
+    let mut rest = usize::try_from(size).unwrap_or_default();
+    let mut buffer = [0; CHUNK];
+    while rest > 0 {
+        match nix::unistd::read(pipe.as_raw_fd(), &mut buffer) {
+            Err(nix::errno::Errno::EINTR) => {}
+            Ok(0) | Err(_) => return,
+            Ok(count) => {
+                keep(&buffer[..count], into, limit);
+                rest = rest.saturating_sub(count);
+            }
+        }
+    }
 }
 
-/// One read. What is over the limit is dropped: the process must not block because of it.
+/// One read.
 fn read_some(pipe: &pipe::Receiver, into: &mut Vec<u8>, limit: usize) -> io::Result<usize> {
-    let mut buffer = [0; 16 << 10];
+    let mut buffer = [0; CHUNK];
     let count = pipe.try_read(&mut buffer)?;
-    let room = limit.saturating_sub(into.len()).min(count);
-    into.extend_from_slice(&buffer[..room]);
+    keep(&buffer[..count], into, limit);
     Ok(count)
+}
+
+/// What is over the limit is dropped: the process must not block because of it.
+fn keep(bytes: &[u8], into: &mut Vec<u8>, limit: usize) {
+    let room = limit.saturating_sub(into.len()).min(bytes.len());
+    into.extend_from_slice(&bytes[..room]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_nobody_was_told_of_yet_is_read_too() {
+        let (pipe, end) = pipe().expect("a pipe");
+        let mut out = Vec::new();
+        drain(&pipe, &mut out, 10);
+        // The test has one thread and does not wait: no news of this come before the read.
+        nix::unistd::write(&end, b"0123456789abc").expect("write");
+        drain(&pipe, &mut out, 10);
+        assert_eq!(out, b"0123456789");
+    }
 }
