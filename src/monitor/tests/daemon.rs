@@ -115,8 +115,10 @@ async fn a_pod_that_is_shut_down_leaves_nothing() {
     pod.run(pod.container(process(&["sleep", "1000"]))).await;
     pod.run(pod.container(shell("trap '' TERM INT; (sleep 1000 &) ; while :; do sleep 1; done"))).await;
     let (pid, cgroup) = (pod.monitor_pid(), pod.cgroup.clone());
-    let before = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
-    assert_eq!(before.split_whitespace().count(), 3);
+    let children = || fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    // Infra container and two containers; workers end soon.
+    until(|| children().split_whitespace().count() == 3).await;
+    let before = children();
     within(pod.monitor.shutdown()).await.unwrap();
     while within(pod.events.recv()).await.is_some() {}
     for child in before.split_whitespace() {
