@@ -3,6 +3,7 @@
 # FUZZ_SECONDS (5), as many at a time as there are processors. Needs a nightly compiler, but not cargo-fuzz.
 # What is found grows in the cache from run to run; the committed corpus is only read. An input that fails is kept and
 # its path printed: once it is fixed, commit it to corpus/TARGET.
+# FUZZ_RUNS=N instead: N inputs each, from the committed corpus alone and one seed, so that the same tree gives the same result.
 . "$(dirname "$(readlink -f "$0")")/lib/env.sh"
 . "$HACK/lib/report.sh"
 
@@ -10,6 +11,7 @@ FUZZ=$CRISP_CACHE/fuzz-target # everything of this script; shared by all crates,
 SECONDS_EACH=${FUZZ_SECONDS:-5}
 TRIPLE=$(uname -m)-unknown-linux-gnu
 [[ $SECONDS_EACH =~ ^[1-9][0-9]*$ ]] || die "FUZZ_SECONDS must be a positive number, not '$SECONDS_EACH'"
+[[ ${FUZZ_RUNS:-1} =~ ^[1-9][0-9]*$ ]] || die "FUZZ_RUNS must be a positive number, not '$FUZZ_RUNS'"
 
 need_nightly() {
   command -v cargo >/dev/null || die "fuzzing needs cargo in PATH"
@@ -54,10 +56,15 @@ fuzz() {
   mkdir -p "$work/corpus" "$FUZZ/crashes" "$FUZZ/tmp"
   local seeds=()
   [ ! -d "src/$crate/fuzz/corpus/$target" ] || seeds=("$ROOT/src/$crate/fuzz/corpus/$target")
+  local grown=$work/corpus bound=(-max_total_time="$SECONDS_EACH")
+  if [ -n "${FUZZ_RUNS:-}" ]; then
+    grown=$work/fresh bound=(-runs="$FUZZ_RUNS" -seed=1)
+    rm -rf "$grown" && mkdir "$grown"
+  fi
   touch "$work/begin"
   # no single input may take long, or much memory
-  if (cd "$work" && export RUST_BACKTRACE=0 && confined "$FUZZ/bin/$crate/$target" -max_total_time="$SECONDS_EACH" \
-    -timeout=20 -rss_limit_mb=1024 -artifact_prefix="$kept" "$work/corpus" "${seeds[@]}" >"$log" 2>&1); then
+  if (cd "$work" && export RUST_BACKTRACE=0 && confined "$FUZZ/bin/$crate/$target" "${bound[@]}" \
+    -timeout=20 -rss_limit_mb=1024 -artifact_prefix="$kept" "$grown" "${seeds[@]}" >"$log" 2>&1); then
     runs=$(sed -n 's/^Done \([0-9]*\) runs in .*/\1/p' "$log")
     if [ "${runs:-0}" -gt 0 ]; then ok "fuzz: $name ($runs runs)"; return; fi
   fi
