@@ -40,7 +40,6 @@ mod request;
 mod rootfs;
 mod server;
 mod start;
-mod warm;
 mod worker;
 
 use std::{fmt::Display, io, path::PathBuf};

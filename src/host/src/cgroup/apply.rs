@@ -20,6 +20,16 @@ impl CgroupFs {
             Layout::V2 { root, .. } => v2::apply(&super::path::under(root, relative), cgroup, resources),
         }
     }
+
+    /// Limits the number of processes and threads; 0 or less: no limit.
+    pub fn limit_pids(&self, cgroup: &str, limit: i64) -> Result<(), CgroupError> {
+        let dir = self.path("pids", cgroup)?.ok_or_else(|| CgroupError::NoController {
+            controller: "pids",
+            setting: "pids.max".to_owned(),
+        })?;
+        let value = if limit > 0 { limit.to_string() } else { "max".to_owned() };
+        super::files::write(&dir.join("pids.max"), &value)
+    }
 }
 
 /// The v2 `cpu.weight` (1..10000) of v1 `cpu.shares` (2..262144): the curve through (2, 1), (1024, 100) and

@@ -1,11 +1,13 @@
-//! Which devices the processes of a v2 cgroup may use. cgroup v1 has a controller for that; on v2 it is a BPF program
+//! Which devices the processes of a cgroup may use. cgroup v1 has a controller for that; on v2 it is a BPF program
 //! (`BPF_PROG_TYPE_CGROUP_DEVICE`) attached to the cgroup, which lives as long as the cgroup does.
 //!
-//! [`restrict`] makes the program of the OCI runtime spec's rules (`linux.resources.devices`), loads and attaches it. To
-//! be called after the cgroup was made and before the program of the container runs.
+//! [`restrict`] makes the program of the OCI runtime spec's rules (`linux.resources.devices`), loads and attaches it, or
+//! writes the rules to the controller's files. To be called after the cgroup was made and before the program of the container
+//! runs.
 #![allow(unsafe_code)]
 
 mod program;
+mod v1;
 
 use std::{
     io,
@@ -57,13 +59,13 @@ pub enum DeviceKind {
     Char,
 }
 
-/// Restricts the processes of a v2 cgroup, and of those below it, to these devices.
+/// Restricts the processes of a cgroup, and of those below it, to these devices.
 pub fn restrict(fs: &CgroupFs, cgroup: &str, rules: &[DeviceRule]) -> Result<(), CgroupError> {
-    let Some(dir) = fs.open(cgroup)? else {
-        return Err(CgroupError::NoController { controller: "devices (v2)", setting: "device rules".into() });
-    };
-    restrict_dir(&dir, rules)
-        .map_err(|source| CgroupError::host("restrict the devices of", Path::new(cgroup), source))
+    match fs.open(cgroup)? {
+        Some(dir) => restrict_dir(&dir, rules)
+            .map_err(|source| CgroupError::host("restrict the devices of", Path::new(cgroup), source)),
+        None => v1::restrict(fs, cgroup, rules),
+    }
 }
 
 fn restrict_dir(dir: &OwnedFd, rules: &[DeviceRule]) -> io::Result<()> {

@@ -17,7 +17,7 @@ use std::{
 
 use crisp_host::{cgroup::CgroupFs, namespace, process as proc};
 use crisp_model::security::UserNamespace;
-use crisp_monitor::protocol::{Cgroup, CreateContainer};
+use crisp_monitor::protocol::CreateContainer;
 use libcontainer::{container::builder::ContainerBuilder, syscall::syscall::SyscallType};
 use nix::sched::{CloneFlags, unshare};
 
@@ -62,15 +62,15 @@ pub(super) fn create(
         given.dir.join("bundles").join(wanted.container.as_str()),
     );
     let dir = given.dir.clone();
-    let outcome = group::make(cgroups, &cgroup)
-        .and_then(|path| group::restrict_devices(cgroups, &path, &wanted.spec))
-        .and_then(|()| join_named(cgroups, &cgroup))
-        .and_then(|()| make(reporter, wanted, given, &bundle));
+    let outcome = group::make(cgroups, &cgroup).and_then(|path| {
+        group::limit(cgroups, &path, &wanted.spec)?;
+        make(reporter, wanted, given, &bundle, || group::enter(reporter, cgroups, &cgroup, &path))
+    });
     // libcontainer has read it, and nothing else needs it; it is tens of kilobytes of memory.
     let _ = fs::remove_dir_all(&bundle);
     if outcome.is_err() {
         // libcontainer cleans up after most failures, not after all. A cgroup with this worker in it would stay.
-        leave_named(cgroups);
+        group::leave(cgroups);
         remove::forget(&dir, id.as_str());
         // A scope goes with its last process, which this worker may be.
         if let (false, Ok(cgroup)) = (cgroup.systemd, cgroup_path(&cgroup)) {
@@ -80,30 +80,12 @@ pub(super) fn create(
     outcome
 }
 
-/// libcontainer leaves out the hierarchy without controllers (`name=systemd` on version 1), in which a service manager counts its
-/// processes: the worker goes there itself, and init is born there. In a scope of systemd's it is already.
-fn join_named(cgroups: &CgroupFs, cgroup: &Cgroup) -> Result<(), Failure> {
-    if cgroup.systemd {
-        return Ok(());
-    }
-    let Some(root) = cgroups.layout().v1().and_then(|v1| v1.systemd.as_ref()) else { return Ok(()) };
-    let folder = root.join(cgroup_path(cgroup)?.trim_start_matches('/'));
-    fs::create_dir_all(&folder).map_err(host(format!("make {}", folder.display())))?;
-    let file = folder.join("tasks");
-    fs::write(&file, "0").map_err(host(format!("join {}", file.display())))
-}
-
-fn leave_named(cgroups: &CgroupFs) {
-    if let Some(root) = cgroups.layout().v1().and_then(|v1| v1.systemd.as_ref()) {
-        let _ = fs::write(root.join("tasks"), "0");
-    }
-}
-
 fn make(
     reporter: &Reporter,
     wanted: CreateContainer,
     given: Given,
     bundle: &std::path::Path,
+    enter_cgroup: impl FnOnce() -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     infra::set_oom_score(wanted.process.oom_score_adj, given.oom_score);
     let mut config = spec::Spec::new(wanted.spec)?;
@@ -151,6 +133,8 @@ fn make(
         aside,
     );
     trace::collect(reporter).map_err(host("dup"))?;
+    // As late as can be: what is done before is not the container's to pay.
+    enter_cgroup()?;
     let [stdin, stdout, stderr] = given.stdio;
     let pid = ContainerBuilder::new(wanted.container.as_str().to_owned(), SyscallType::default())
         .with_root_path(state_root(&given.dir))

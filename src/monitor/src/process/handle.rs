@@ -8,7 +8,6 @@ use std::{
     fs::File,
     io,
     os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
-    time::{Duration, Instant},
 };
 
 use crisp_host::terminal;
@@ -30,7 +29,6 @@ use super::{
     remove,
     request::{Call, Create, Exec as ExecRequest, Request},
     server::{ReplyTo, Server, Source},
-    warm,
 };
 
 /// Execs of a pod at once; each is a process of the pod, and probes overlap little.
@@ -165,24 +163,12 @@ impl Server {
             Ok(job) => {
                 container.job = Some(job);
                 self.pod.containers.push(container);
-                self.warm(Duration::ZERO);
                 Ok(Outcome::Later)
             }
             Err(failure) => {
                 self.drop_container(&wanted.container);
                 Err(failure)
             }
-        }
-    }
-
-    /// Nobody waits for it, and without it the pod is only slower.
-    pub(super) fn warm(&mut self, during: Duration) {
-        if let Ok(cgroups) = self.cgroups()
-            && !cgroups.layout().is_v2()
-            && self.warm_until.is_none_or(|until| Instant::now() > until)
-            && self.work(Kind::Other, None, &[], |_| warm::warm(&cgroups, during)).is_ok()
-        {
-            self.warm_until = Some(Instant::now() + during);
         }
     }
 

@@ -15,7 +15,6 @@ use super::{
     pod::Phase,
     report::{self, Heard, Report},
     server::{ReplyTo, Server, Source},
-    warm,
     worker::{self, Worker},
 };
 
@@ -36,8 +35,6 @@ pub(super) enum Kind {
     Remove(ContainerId),
     Kill,
     Shutdown,
-    /// Nobody waits for it.
-    Other,
 }
 
 /// A worker, and who waits for it.
@@ -137,7 +134,6 @@ impl Server {
                 self.pod.infra_pid = Some(Pid::from_raw(pid));
                 self.pod.infra = Some(crisp_monitor::protocol::Infra { pid, start_time });
                 self.settle_early(Pid::from_raw(pid));
-                self.warm(warm::WHILE);
             }
             (Report::Created { pid, own_pids }, Kind::Container(id)) => {
                 let (id, reply) = (id.clone(), job.reply.take());
@@ -151,6 +147,7 @@ impl Server {
                 }
                 self.settle_early(Pid::from_raw(pid));
             }
+            (Report::Handed { pid }, _) => job.worker = Pid::from_raw(pid),
             (Report::Terminal, Kind::Container(id)) => {
                 let id = id.clone();
                 if let Some(master) = descriptors.pop() {
@@ -241,7 +238,6 @@ impl Server {
                 (true, Some(to)) => self.ending = Some((to, Instant::now() + LAST_WAIT)),
                 (_, reply) => self.answer(reply, Err(failure.unwrap_or_else(died))),
             },
-            Kind::Other => {}
         }
     }
 

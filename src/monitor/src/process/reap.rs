@@ -185,7 +185,7 @@ impl Server {
                 let id = id.clone();
                 self.pod.exec(&id).is_ok_and(|e| e.pid.is_none() && e.exit.is_none())
             }
-            Kind::Remove(_) | Kind::Kill | Kind::Shutdown | Kind::Other => false,
+            Kind::Remove(_) | Kind::Kill | Kind::Shutdown => false,
         };
         if unfinished {
             self.finish(token);

@@ -27,6 +27,8 @@ pub(super) enum Report {
     Created { pid: i32, own_pids: bool },
     /// An exec's process.
     Exec { pid: i32 },
+    /// The worker's work goes on in another process, and it ends.
+    Handed { pid: i32 },
     /// The master of the terminal comes with this packet.
     Terminal,
     /// A line of libcontainer's, for the reason of a failure.

@@ -76,8 +76,6 @@ pub(super) struct Server {
     listener: UnixListener,
     signals: SignalFd,
     pub(super) peers: BTreeMap<u64, Peer>,
-    /// Until then a worker keeps moves into cgroups cheap.
-    pub(super) warm_until: Option<Instant>,
     /// Who asked for the end, once everything is killed, and until when the rest is waited for.
     pub(super) ending: Option<(ReplyTo, Instant)>,
 }
@@ -99,7 +97,6 @@ impl Server {
             listener: start.listener,
             signals: start.signals,
             peers: BTreeMap::new(),
-            warm_until: None,
             ending: None,
         };
         let listener = server.token(Source::Listener);

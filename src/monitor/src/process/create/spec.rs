@@ -24,6 +24,8 @@ impl Spec {
         }
         if let Some(linux) = spec.pointer_mut("/linux").and_then(Value::as_object_mut) {
             linux.remove("seccomp");
+            // The worker has set them.
+            linux.remove("resources");
         }
         Ok(Self(spec))
     }
