@@ -37,6 +37,11 @@ pub struct Bed {
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
+/// This crate in the checkout that runs the test, which a program that was built in another one does not know.
+pub fn manifest_folder() -> PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it for tests").into()
+}
+
 fn cache() -> PathBuf {
     match std::env::var_os("CRISP_CACHE") {
         Some(path) => path.into(),
@@ -153,7 +158,7 @@ impl Bed {
             out.status.success().then_some(())
         };
         eventually("the registry answers", ready).await?;
-        let push = Path::new(env!("CARGO_MANIFEST_DIR")).join("images/push.py");
+        let push = manifest_folder().join("images/push.py");
         let images = cache().join("images");
         self.run("python3", &[&push.to_string_lossy(), &images.to_string_lossy(), "http://127.0.0.1:5000"])?;
         Ok(())

@@ -17,7 +17,7 @@ struct Programs {
 
 /// Built once for all tests of this file; both builds are quick when nothing has changed.
 static PROGRAMS: LazyLock<Programs> = LazyLock::new(|| {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = &crisp_integration::bed::manifest_folder();
     let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into()));
     let cache = std::env::var_os("CRISP_CACHE").map_or_else(|| home.join(".cache/crisp"), PathBuf::from);
     let client = cache.join("bin/streamclient");

@@ -30,6 +30,6 @@ mod arbitrary;
 pub use container::{container_config, fits_sandbox};
 pub use error::{At, Invalid};
 pub use filter::{ContainerFilter, SandboxFilter};
-pub use id::{IdQuery, Named};
+pub use id::IdQuery;
 pub use resources::linux_resources;
 pub use sandbox::sandbox_config;

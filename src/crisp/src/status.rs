@@ -34,10 +34,11 @@ pub fn of_image(error: ImageError) -> Status {
     of_pod(error.into())
 }
 
-/// Stop and remove of what does not exist has succeeded.
-pub fn unless_gone(result: Result<(), PodError>) -> Result<(), Status> {
-    match result {
-        Err(PodError::NotFound { .. }) | Ok(()) => Ok(()),
+/// What is to be stopped or removed; `None`: it does not exist, so that has been done already.
+pub fn unless_gone<T>(found: Result<T, PodError>) -> Result<Option<T>, Status> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(PodError::NotFound { .. }) => Ok(None),
         Err(error) => Err(of_pod(error)),
     }
 }
@@ -58,7 +59,7 @@ mod tests {
             let status = of_pod(error);
             assert_eq!((status.code(), status.message()), (code, text.as_str()));
         }
-        assert!(unless_gone(Err(PodError::not_found("sandbox", "x"))).is_ok());
-        assert!(unless_gone(Err(PodError::host("x", "y"))).is_err());
+        assert!(matches!(unless_gone::<()>(Err(PodError::not_found("sandbox", "x"))), Ok(None)));
+        assert!(unless_gone::<()>(Err(PodError::host("x", "y"))).is_err());
     }
 }

@@ -3,52 +3,8 @@
 
 use std::io;
 
+use crisp_model::capability::CAPABILITIES;
 use nix::{errno::Errno, libc};
-
-/// Names in the order of their numbers (`<linux/capability.h>`).
-const NAMES: [&str; 41] = [
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_DAC_READ_SEARCH",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETPCAP",
-    "CAP_LINUX_IMMUTABLE",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_BROADCAST",
-    "CAP_NET_ADMIN",
-    "CAP_NET_RAW",
-    "CAP_IPC_LOCK",
-    "CAP_IPC_OWNER",
-    "CAP_SYS_MODULE",
-    "CAP_SYS_RAWIO",
-    "CAP_SYS_CHROOT",
-    "CAP_SYS_PTRACE",
-    "CAP_SYS_PACCT",
-    "CAP_SYS_ADMIN",
-    "CAP_SYS_BOOT",
-    "CAP_SYS_NICE",
-    "CAP_SYS_RESOURCE",
-    "CAP_SYS_TIME",
-    "CAP_SYS_TTY_CONFIG",
-    "CAP_MKNOD",
-    "CAP_LEASE",
-    "CAP_AUDIT_WRITE",
-    "CAP_AUDIT_CONTROL",
-    "CAP_SETFCAP",
-    "CAP_MAC_OVERRIDE",
-    "CAP_MAC_ADMIN",
-    "CAP_SYSLOG",
-    "CAP_WAKE_ALARM",
-    "CAP_BLOCK_SUSPEND",
-    "CAP_AUDIT_READ",
-    "CAP_PERFMON",
-    "CAP_BPF",
-    "CAP_CHECKPOINT_RESTORE",
-];
 
 /// A set of capabilities, a bit each.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -57,7 +13,7 @@ pub struct Set(u64);
 impl Set {
     /// The capabilities of these names. Names that this version does not know are left out: nobody can hold them by us.
     pub fn from_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
-        let bit = |name: &str| NAMES.iter().position(|n| *n == name).map_or(0, |i| 1 << i);
+        let bit = |name: &str| CAPABILITIES.iter().position(|n| *n == name).map_or(0, |i| 1 << i);
         Self(names.into_iter().map(bit).fold(0, |all, b| all | b))
     }
 
@@ -69,7 +25,11 @@ impl Set {
 
     /// The names of those in it that this version knows.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
-        NAMES.into_iter().enumerate().filter(move |(number, _)| self.contains(*number)).map(|(_, name)| name)
+        CAPABILITIES
+            .into_iter()
+            .enumerate()
+            .filter(move |(number, _)| self.contains(*number))
+            .map(|(_, name)| name)
     }
 
     fn contains(self, number: usize) -> bool {
@@ -161,7 +121,7 @@ pub fn set_ambient(ambient: Set) -> io::Result<()> {
         })
     };
     control(libc::PR_CAP_AMBIENT_CLEAR_ALL, 0)?;
-    for number in (0..NAMES.len()).filter(|n| ambient.contains(*n)) {
+    for number in (0..CAPABILITIES.len()).filter(|n| ambient.contains(*n)) {
         control(libc::PR_CAP_AMBIENT_RAISE, number)?;
     }
     Ok(())

@@ -4,6 +4,7 @@
 //! `src/crisp` converts the CRI's messages into these types and checks them on the way; below it nobody sees a wire
 //! type. Records on disk are made of these types too, so a field that is added needs `#[serde(default)]`.
 
+pub mod capability;
 pub mod container;
 pub mod id;
 pub mod image;

@@ -58,8 +58,6 @@ pub struct NewEvent {
     pub kind: EventKind,
     /// When.
     pub created_at: Timestamp,
-    /// The state of the pod and its containers right then, in the publisher's own encoding.
-    pub snapshot: Vec<u8>,
 }
 
 /// An event with its place in the order of all.

@@ -119,19 +119,21 @@ impl Registry {
     }
 }
 
-/// Finds the one id that `text` is, or is the beginning of.
+/// Finds the one id that `text` is the beginning of, as people type it.
 fn by_prefix<'a, I>(
+    kind: &'static str,
     ids: impl Iterator<Item = &'a I>,
     text: &str,
     name: impl Fn(&I) -> &str,
-) -> Option<&'a I> {
-    if text.is_empty() {
-        return None;
-    }
-    let mut found = ids.filter(|id| name(id).starts_with(text));
+) -> Result<&'a I, PodError> {
+    let mut found = ids.filter(|id| !text.is_empty() && name(id).starts_with(text));
     match (found.next(), found.next()) {
-        (Some(one), None) => Some(one),
-        _ => None,
+        (Some(one), None) => Ok(one),
+        (None, _) => Err(PodError::not_found(kind, text)),
+        (Some(one), Some(other)) => Err(PodError::Invalid {
+            object: format!("{kind} {text:?}"),
+            reason: format!("{} and {} begin so: write more digits", name(one), name(other)),
+        }),
     }
 }
 
@@ -154,24 +156,27 @@ impl Pods {
 
     /// Finds a pod by its id or a unique prefix of it.
     pub fn find(&self, text: &str) -> Result<Handle, PodError> {
-        let found = self.context.registry.read(|m| {
+        self.context.registry.read(|m| {
             let exact = text.parse::<SandboxId>().ok().and_then(|id| m.pods.get(&id));
-            exact
-                .or_else(|| by_prefix(m.pods.keys(), text, SandboxId::as_str).and_then(|id| m.pods.get(id)))
-                .cloned()
-        });
-        found.ok_or_else(|| PodError::not_found("sandbox", text))
+            if let Some(pod) = exact {
+                return Ok(pod.clone());
+            }
+            let id = by_prefix("sandbox", m.pods.keys(), text, SandboxId::as_str)?;
+            m.pods.get(id).cloned().ok_or_else(|| PodError::not_found("sandbox", text))
+        })
     }
 
     /// Finds a container and its pod by its id or a unique prefix of it.
     pub fn find_container(&self, text: &str) -> Result<(Handle, ContainerId), PodError> {
-        let found = self.context.registry.read(|m| {
+        self.context.registry.read(|m| {
             let exact = text.parse::<ContainerId>().ok().filter(|id| m.containers.contains_key(id));
-            let id = exact.or_else(|| by_prefix(m.containers.keys(), text, ContainerId::as_str).cloned())?;
-            let pod = m.pods.get(m.containers.get(&id)?)?;
-            Some((pod.clone(), id))
-        });
-        found.ok_or_else(|| PodError::not_found("container", text))
+            let id = match exact {
+                Some(id) => id,
+                None => by_prefix("container", m.containers.keys(), text, ContainerId::as_str)?.clone(),
+            };
+            let pod = m.containers.get(&id).and_then(|sandbox| m.pods.get(sandbox));
+            pod.map(|pod| (pod.clone(), id)).ok_or_else(|| PodError::not_found("container", text))
+        })
     }
 
     /// A container as it was last published.
@@ -211,5 +216,23 @@ impl Pods {
                 Err(PodError::AlreadyExists { what, id: theirs.id.to_string() })
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_digits_name_one_if_they_tell_it_apart() {
+        let all = ["aaab", "aabb"].map(str::to_owned);
+        let find = |text| by_prefix("sandbox", all.iter(), text, String::as_str).map(String::as_str);
+        assert_eq!(find("aaa"), Ok("aaab"));
+        assert_eq!(find("aabb"), Ok("aabb"));
+        for text in ["", "b", "aaabb", "../.."] {
+            assert_eq!(find(text), Err(PodError::not_found("sandbox", text)));
+        }
+        let several = find("aa").unwrap_err().to_string();
+        assert_eq!(several, "sandbox \"aa\": aaab and aabb begin so: write more digits");
     }
 }

@@ -1,6 +1,6 @@
 //! Capability sets (`capabilities(7)`).
 
-use crisp_model::{process::CapabilitySets, security::SecurityContext};
+use crisp_model::{capability::CAPABILITIES, process::CapabilitySets, security::SecurityContext};
 
 use crate::{error::SpecError, input::HostFacts};
 
@@ -22,51 +22,6 @@ pub const DEFAULT_CAPABILITIES: [&str; 14] = [
     "CAP_SYS_CHROOT",
 ];
 
-/// Every capability of Linux 6, in the kernel's order.
-pub const KNOWN_CAPABILITIES: [&str; 41] = [
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_DAC_READ_SEARCH",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETPCAP",
-    "CAP_LINUX_IMMUTABLE",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_BROADCAST",
-    "CAP_NET_ADMIN",
-    "CAP_NET_RAW",
-    "CAP_IPC_LOCK",
-    "CAP_IPC_OWNER",
-    "CAP_SYS_MODULE",
-    "CAP_SYS_RAWIO",
-    "CAP_SYS_CHROOT",
-    "CAP_SYS_PTRACE",
-    "CAP_SYS_PACCT",
-    "CAP_SYS_ADMIN",
-    "CAP_SYS_BOOT",
-    "CAP_SYS_NICE",
-    "CAP_SYS_RESOURCE",
-    "CAP_SYS_TIME",
-    "CAP_SYS_TTY_CONFIG",
-    "CAP_MKNOD",
-    "CAP_LEASE",
-    "CAP_AUDIT_WRITE",
-    "CAP_AUDIT_CONTROL",
-    "CAP_SETFCAP",
-    "CAP_MAC_OVERRIDE",
-    "CAP_MAC_ADMIN",
-    "CAP_SYSLOG",
-    "CAP_WAKE_ALARM",
-    "CAP_BLOCK_SUSPEND",
-    "CAP_AUDIT_READ",
-    "CAP_PERFMON",
-    "CAP_BPF",
-    "CAP_CHECKPOINT_RESTORE",
-];
-
 const FIELD: &str = "config.linux.security_context.capabilities";
 const ALL: &str = "ALL";
 
@@ -77,7 +32,7 @@ fn canonical(list: &str, i: usize, name: &str) -> Result<Option<String>, SpecErr
         return Ok(None);
     }
     let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
-    if KNOWN_CAPABILITIES.contains(&full.as_str()) {
+    if CAPABILITIES.contains(&full.as_str()) {
         return Ok(Some(full));
     }
     Err(SpecError::invalid(format!("{FIELD}.{list}[{i}]"), format!("{name:?} is not a capability of Linux")))
@@ -165,7 +120,7 @@ mod tests {
     use super::*;
 
     fn host() -> HostFacts {
-        let all = KNOWN_CAPABILITIES.iter().filter(|c| **c != "CAP_SYS_RESOURCE").map(|c| (*c).to_owned());
+        let all = CAPABILITIES.iter().filter(|c| **c != "CAP_SYS_RESOURCE").map(|c| (*c).to_owned());
         HostFacts { capabilities: all.collect(), ..Default::default() }
     }
 

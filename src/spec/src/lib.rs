@@ -36,7 +36,7 @@ mod signal;
 mod user;
 
 pub use accounts::{AccountsError, Group, MAX_FILE as MAX_ACCOUNT_FILE, User, parse_group, parse_passwd};
-pub use capabilities::{DEFAULT_CAPABILITIES, KNOWN_CAPABILITIES};
+pub use capabilities::DEFAULT_CAPABILITIES;
 pub use command::{command, working_dir};
 pub use environment::environment;
 pub use error::SpecError;

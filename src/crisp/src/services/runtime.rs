@@ -48,7 +48,7 @@ impl RuntimeService for Services {
     ) -> Answer<v1::StopPodSandboxResponse> {
         let patience = patience(&request);
         let query = id("pod_sandbox_id", &request.into_inner().pod_sandbox_id)?;
-        if let Ok(pod) = self.pods.find(query.as_str()) {
+        if let Some(pod) = status::unless_gone(self.pods.find(query.as_str()))? {
             let stage = stage_of(&pod, Key::StopSandbox);
             within(patience, "StopPodSandbox", stage, self.pods.stop(&pod)).await?;
         }
@@ -61,7 +61,7 @@ impl RuntimeService for Services {
     ) -> Answer<v1::RemovePodSandboxResponse> {
         let patience = patience(&request);
         let query = id("pod_sandbox_id", &request.into_inner().pod_sandbox_id)?;
-        if let Ok(pod) = self.pods.find(query.as_str()) {
+        if let Some(pod) = status::unless_gone(self.pods.find(query.as_str()))? {
             let stage = stage_of(&pod, Key::RemoveSandbox);
             within(patience, "RemovePodSandbox", stage, self.pods.remove(&pod)).await?;
         }
@@ -137,7 +137,7 @@ impl RuntimeService for Services {
         let request = request.into_inner();
         let query = id("container_id", &request.container_id)?;
         let grace = request::stop_grace(request.timeout)?;
-        if let Ok((pod, id)) = self.pods.find_container(query.as_str()) {
+        if let Some((pod, id)) = status::unless_gone(self.pods.find_container(query.as_str()))? {
             let stage = stage_of(&pod, Key::Stop(id.clone()));
             within(patience, "StopContainer", stage, self.pods.stop_container(&pod, id, grace)).await?;
         }
@@ -150,7 +150,7 @@ impl RuntimeService for Services {
     ) -> Answer<v1::RemoveContainerResponse> {
         let patience = patience(&request);
         let query = id("container_id", &request.into_inner().container_id)?;
-        if let Ok((pod, id)) = self.pods.find_container(query.as_str()) {
+        if let Some((pod, id)) = status::unless_gone(self.pods.find_container(query.as_str()))? {
             let stage = stage_of(&pod, Key::Remove(id.clone()));
             within(patience, "RemoveContainer", stage, self.pods.remove_container(&pod, id)).await?;
         }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! u32 length of the body, u32 checksum of the body (both little-endian)
-//! body: u64 sequence, i64 created_at, u8 kind, u8 has container, 32 bytes sandbox, [32 bytes container], snapshot
+//! body: u64 sequence, i64 created_at, u8 kind, u8 has container, 32 bytes sandbox, [32 bytes container]
 //! ```
 
 use crisp_model::time::Timestamp;
@@ -17,7 +17,7 @@ const ID: usize = 32;
 /// The whole record.
 pub(super) fn encode(event: &Event) -> Vec<u8> {
     let e = &event.event;
-    let mut out = Vec::with_capacity(HEADER + FIXED + 2 * ID + e.snapshot.len());
+    let mut out = Vec::with_capacity(HEADER + FIXED + 2 * ID);
     out.extend_from_slice(&[0; HEADER]);
     out.extend_from_slice(&event.sequence.to_le_bytes());
     out.extend_from_slice(&e.created_at.nanos().to_le_bytes());
@@ -32,7 +32,6 @@ pub(super) fn encode(event: &Event) -> Vec<u8> {
     if let Some(container) = &e.container {
         out.extend_from_slice(&packed(container.as_str()));
     }
-    out.extend_from_slice(&e.snapshot);
     let length = u32::try_from(out.len() - HEADER).unwrap_or(u32::MAX);
     let sum = checksum(&out[HEADER..]);
     out[..4].copy_from_slice(&length.to_le_bytes());
@@ -58,13 +57,11 @@ pub(super) fn decode(body: &[u8]) -> Option<Event> {
         3 => EventKind::Deleted,
         _ => return None,
     };
-    let (sandbox, mut snapshot) = rest.split_first_chunk::<ID>()?;
-    let mut container = None;
-    if *has_container == 1 {
-        let (id, rest) = snapshot.split_first_chunk::<ID>()?;
-        container = Some(unpacked(id).parse().ok()?);
-        snapshot = rest;
-    }
+    let (sandbox, rest) = rest.split_first_chunk::<ID>()?;
+    let container = match *has_container {
+        1 => Some(unpacked(rest.first_chunk::<ID>()?).parse().ok()?),
+        _ => None,
+    };
     Some(Event {
         sequence: u64::from_le_bytes(*sequence),
         event: NewEvent {
@@ -72,7 +69,6 @@ pub(super) fn decode(body: &[u8]) -> Option<Event> {
             container,
             kind,
             created_at: Timestamp(i64::from_le_bytes(*created_at)),
-            snapshot: snapshot.to_vec(),
         },
     })
 }
@@ -111,7 +107,6 @@ mod tests {
         #[test]
         fn what_was_encoded_is_decoded(
             sequence in any::<u64>(), at in any::<i64>(), with in any::<bool>(),
-            snapshot in proptest::collection::vec(any::<u8>(), 0..200),
         ) {
             let event = Event {
                 sequence,
@@ -120,7 +115,6 @@ mod tests {
                     container: with.then(ContainerId::random),
                     kind: EventKind::Stopped,
                     created_at: Timestamp(at),
-                    snapshot,
                 },
             };
             let bytes = encode(&event);

@@ -26,6 +26,5 @@ pub(crate) fn announce(
     let (sandbox, container) = (sandbox.clone(), container.map(|c| c.id.clone()));
     tracing::debug!(?kind, %sandbox, ?container, generation = pod.generation, "event");
     // Who sends it on adds the state of that moment: a newer state serves a reader better than an old one.
-    let snapshot = Vec::new();
-    context.events.publish(NewEvent { sandbox, container, kind, created_at: Timestamp::now(), snapshot });
+    context.events.publish(NewEvent { sandbox, container, kind, created_at: Timestamp::now() });
 }

@@ -7,12 +7,12 @@ use std::{
 };
 
 use crisp_model::{
-    ContainerConfig, ContainerId, SandboxConfig, SandboxId, container::ContainerMetadata, image::ImageConfig,
-    sandbox::SandboxMetadata,
+    ContainerConfig, ContainerId, SandboxConfig, SandboxId, capability::CAPABILITIES,
+    container::ContainerMetadata, image::ImageConfig, sandbox::SandboxMetadata,
 };
 use crisp_spec::{
-    Accounts, CgroupLayout, CgroupPath, Controller, DeviceKind, DeviceNode, HostFacts, Input,
-    KNOWN_CAPABILITIES, Plan, SandboxFacts, SpecError,
+    Accounts, CgroupLayout, CgroupPath, Controller, DeviceKind, DeviceNode, HostFacts, Input, Plan,
+    SandboxFacts, SpecError,
 };
 
 /// Everything an [`Input`] borrows from.
@@ -41,7 +41,7 @@ impl World {
         let metadata =
             SandboxMetadata { name: "web".into(), uid: "0b9c".into(), namespace: "shop".into(), attempt: 0 };
         let env = vec!["PATH=/usr/bin:/bin".to_owned(), "LANG=C".to_owned()];
-        let capabilities = KNOWN_CAPABILITIES.iter().filter(|c| **c != "CAP_SYS_RESOURCE");
+        let capabilities = CAPABILITIES.iter().filter(|c| **c != "CAP_SYS_RESOURCE");
         let device = |path: &str, node| (PathBuf::from(path), node);
         World {
             sandbox: SandboxConfig { metadata, hostname: "web".into(), ..Default::default() },
