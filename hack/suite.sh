@@ -1,10 +1,11 @@
 #!/bin/bash
-# hack/suite.sh pods|cluster|crictl [CASE...]: the cases of integration/node, in a lab of their own: pods.py through a
-# standalone kubelet, cluster.py through a cluster of two nodes, crictl.py through crictl. CASE: words of names.
+# hack/suite.sh pods|kubelets|cluster|crictl [CASE...]: the cases of integration/node, in a lab of their own: pods.py through
+# a standalone kubelet, kubelets.py through older and newer ones in turn, cluster.py through a cluster of two nodes, crictl.py
+# through crictl. CASE: words of names.
 # A last case asserts that nothing stays behind.
 . "$(dirname "$(readlink -f "$0")")/lib/env.sh"
 group=${1:-}
-[[ $group == pods || $group == cluster || $group == crictl ]] || die "usage: hack/suite.sh pods|cluster|crictl [CASE...]"
+[[ $group =~ ^(pods|kubelets|cluster|crictl)$ ]] || die "usage: hack/suite.sh pods|kubelets|cluster|crictl [CASE...]"
 shift
 LAB=test-$group${LAB_SUFFIX:-}
 . "$HACK/lib/env.sh"
@@ -28,16 +29,40 @@ finish() {
 trap finish EXIT
 trap 'exit 130' INT TERM
 
-lab_need kubelet crictl
-if [ "$group" = cluster ]; then
+cases() { on node1 python3 "$ROOT/integration/node/$group.py" "$@"; }
+NODE_IP=$(node_ip node1)
+export LAB STATE CRISP_RUNTIME IMAGES REGISTRY NODE_IP CONTAINER_RUNTIME_ENDPOINT=$CRI_ENDPOINT
+export CRICTL="$BIN/crictl" KUBECTL="$BIN/kubectl" KUBECONFIG="$STATE/admin.conf"
+
+case $group in
+cluster)
+  lab_need kubelet crictl
   . "$HACK/lib/cluster.sh"
   cluster_need
   cluster_up 2
-else
+  cases "$@" ;;
+pods)
+  lab_need kubelet crictl
   lab_up
-  [ "$group" = crictl ] || kubelet_up node1 standalone
-fi
-export LAB STATE CRISP_RUNTIME IMAGES REGISTRY CRICTL="$BIN/crictl" KUBECTL="$BIN/kubectl" KUBECONFIG="$STATE/admin.conf"
-NODE_IP=$(node_ip node1)
-export NODE_IP CONTAINER_RUNTIME_ENDPOINT=$CRI_ENDPOINT
-on node1 python3 "$ROOT/integration/node/$group.py" "$@"
+  kubelet_up node1 standalone
+  cases "$@" ;;
+kubelets)
+  # shellcheck disable=SC2086  # words
+  lab_need $OTHER_KUBELETS crictl
+  lab_up
+  failed=0
+  for kubelet in $OTHER_KUBELETS; do
+    KUBELET_VERSION=$(version_of "$BIN/$kubelet")
+    export KUBELET_VERSION
+    KUBELET=$BIN/$kubelet kubelet_up node1 standalone
+    cases "$@" || failed=1
+    kubelet_down node1
+    # it is the next kubelet's turn to find a node without anybody else's pods
+    runtime_empty node1
+  done
+  [ "$failed" = 0 ] ;;
+crictl)
+  lab_need kubelet crictl
+  lab_up
+  cases "$@" ;;
+esac

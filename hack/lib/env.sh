@@ -15,6 +15,7 @@ DEBS=$CRISP_CACHE/debs        # Debian packages unpacked without being installed
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$CRISP_CACHE/target}
 
 KUBERNETES_VERSION=v1.36.3
+OTHER_KUBELETS="kubelet-1.34 kubelet-1.37" # their modules in hack/tools say which patch versions
 ETCD_VERSION=v3.6.8
 CRI_TOOLS_VERSION=v1.36.0
 

@@ -7,6 +7,9 @@ tool_module() {
   case $1 in
   kubelet | kube-apiserver | kube-controller-manager | kube-scheduler | kube-proxy | kubectl)
     echo "kubernetes $KUBERNETES_VERSION k8s.io/kubernetes/cmd/$1" ;;
+  # the oldest and the newest kubelet that crisp is tried with; the module says which patch version
+  kubelet-1.*)
+    echo "$1 $(awk '/^require k8s.io.kubernetes / {print $3}' "$HACK/tools/$1/go.mod") k8s.io/kubernetes/cmd/kubelet" ;;
   etcd) echo "etcd $ETCD_VERSION go.etcd.io/etcd/server/v3" ;;
   crictl | critest) echo "cri-tools $CRI_TOOLS_VERSION sigs.k8s.io/cri-tools/cmd/$1" ;;
   *) die "no tool is called $1" ;;
@@ -39,7 +42,7 @@ build_tool() {
   say "building $tool $version from the Go module proxy (once)"
   # without the stamp they call themselves v0.0.0-master
   case $module in
-  kubernetes)
+  kubernetes | kubelet-*)
     for p in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
       flags+=" -X $p.gitVersion=$version -X $p.gitMajor=1 -X $p.gitMinor=$(cut -d. -f2 <<<"$version") -X $p.gitTreeState=clean -X $p.gitCommit=module"
     done ;;
