@@ -11,6 +11,7 @@
 //! When the store itself goes, leases die without effect. After a crash `tmp` and `trash` mean nothing, and
 //! what `layers` holds is whole, because it was synced before it was renamed there.
 
+mod pace;
 mod record;
 mod trash;
 
@@ -28,6 +29,7 @@ use std::{
 use crisp_host::file;
 
 pub(crate) use record::LayerRecord;
+use trash::Quiet;
 pub(crate) use trash::Trash;
 
 use crate::{digest::Digest, error::ImageError};
@@ -71,6 +73,7 @@ pub(crate) struct Staging {
     layers: Arc<Layers>,
     number: u64,
     armed: bool,
+    _quiet: Quiet,
 }
 
 impl Staging {
@@ -181,13 +184,24 @@ impl Layers {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let path = self.staging_path(number);
         std::fs::create_dir(&path).map_err(|e| ImageError::host("making", path.display().to_string(), e))?;
-        Ok(Staging { layers: Arc::clone(self), number, armed: true })
+        Ok(Staging { layers: Arc::clone(self), number, armed: true, _quiet: self.trash.quiet() })
+    }
+
+    /// Whether deleting can make room: what was removed before is not freed at once.
+    pub(crate) fn can_make_room(&self) -> bool {
+        self.trash.has_any()
+    }
+
+    /// Frees what has been removed, at once. Blocking.
+    pub(crate) fn make_room(&self) {
+        self.trash.empty_now();
     }
 
     /// Makes layers durable: one syncfs for all of them, then the renames that make them part of the store. Blocking.
     pub(crate) fn commit(&self, layers: &[Arc<Layer>]) -> Result<(), ImageError> {
         let host = |operation, path: &Path, e| ImageError::host(operation, path.display().to_string(), e);
         let folder = self.root.join("layers");
+        let _quiet = self.trash.quiet();
         // Everything that was written before, also the image's configuration beside the layers.
         File::open(&self.root).and_then(file::sync_filesystem).map_err(|e| host("syncing", &self.root, e))?;
         let _committing = self.committing.lock().unwrap_or_else(PoisonError::into_inner);

@@ -100,37 +100,58 @@ async fn work(
             let inner = Arc::clone(&inner);
             let checked = expected.blob.clone().filter(|_| blobs.is_addressed_by_content());
             let expected = Expected { blob: checked, ..expected };
-            return crate::blocking(move || unpack(&inner, blobs.open(&blob.digest)?, &expected)).await;
+            return crate::blocking(move || match unpack(&inner, blobs.open(&blob.digest)?, &expected) {
+                Err(Failed { made_room: true, .. }) => {
+                    unpack(&inner, blobs.open(&blob.digest)?, &expected).map_err(|failed| failed.error)
+                }
+                result => result.map_err(|failed| failed.error),
+            })
+            .await;
         }
     };
-    let mut avoid = None;
+    let (mut avoid, mut was_full) = (None, false);
     loop {
         let (sender, chunks) = tokio::sync::mpsc::channel(CHUNKS);
         let (unpacking, expected) = (Arc::clone(&inner), expected.clone());
-        let unpacked = crate::blocking(move || unpack(&unpacking, ChunkReader::new(chunks), &expected));
+        let unpacked = crate::blocking(move || Ok(unpack(&unpacking, ChunkReader::new(chunks), &expected)));
         // The download ends the stream by dropping its sender, and the unpacker the download by dropping its receiver.
         let (downloaded, unpacked) =
             futures::join!(transfer.run(&session, sender, avoid.as_deref()), unpacked);
         downloaded?;
-        match unpacked {
-            Err(error @ ImageError::Damaged { .. }) if avoid.is_none() => {
+        match unpacked? {
+            Err(Failed { error: error @ ImageError::Damaged { .. }, .. }) if avoid.is_none() => {
                 tracing::warn!(%error, host = %transfer.host(), "fetching the layer once more");
                 avoid = Some(transfer.host());
             }
-            result => return result,
+            Err(Failed { error, made_room: true }) if !was_full => {
+                tracing::warn!(%error, "fetching the layer once more, now that removed images are deleted");
+                was_full = true;
+            }
+            result => return result.map_err(|failed| failed.error),
         }
     }
 }
 
+/// Why a layer was not unpacked.
+struct Failed {
+    error: ImageError,
+    /// The disk was full, and something has been deleted since.
+    made_room: bool,
+}
+
 /// Unpacks one layer; nothing of it stays on failure. Blocking.
-fn unpack<R: BufRead + Send>(
-    inner: &Inner,
-    source: R,
-    expected: &Expected,
-) -> Result<Arc<Layer>, ImageError> {
-    let staging = inner.layers.stage()?;
+fn unpack<R: BufRead + Send>(inner: &Inner, source: R, expected: &Expected) -> Result<Arc<Layer>, Failed> {
+    let fail = |error| {
+        // Asked before this layer's own remains are in the trash, too.
+        let made_room = matches!(error, ImageError::NoSpace { .. }) && inner.layers.can_make_room();
+        if made_room {
+            inner.layers.make_room();
+        }
+        Failed { error, made_room }
+    };
+    let staging = inner.layers.stage().map_err(fail)?;
     let limits =
         StreamLimits { bytes: inner.config.max_unpacked_bytes, entries: inner.config.max_layer_entries };
-    let unpacked = unpack_layer(source, &staging.path(), expected, limits)?;
-    staging.finish(LayerRecord::new(expected.diff_id.clone(), expected.blob.clone(), unpacked))
+    let unpacked = unpack_layer(source, &staging.path(), expected, limits).map_err(fail)?;
+    staging.finish(LayerRecord::new(expected.diff_id.clone(), expected.blob.clone(), unpacked)).map_err(fail)
 }

@@ -6,7 +6,8 @@
 //! had been copied up.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    cell::RefCell,
+    collections::{BTreeMap, HashMap, HashSet},
     fs::File,
     os::fd::AsRawFd,
     sync::Arc,
@@ -28,9 +29,17 @@ use crate::{
 /// More than this are not put right: no honest image needs it, and each costs time at every container's start.
 const MAX_FIXUPS: usize = 4096;
 
+/// Layers, topmost first.
 struct Stack {
-    /// Topmost first.
-    layers: Vec<(File, HashSet<Vec<u8>>)>,
+    layers: Vec<Seen>,
+}
+
+/// One layer and what has been found out about it.
+struct Seen {
+    root: File,
+    implied: HashSet<Vec<u8>>,
+    /// Answers, also about parents: most folders of one layer are nowhere in the others, nor is what is above them.
+    known: RefCell<HashMap<Vec<u8>, Option<FileStat>>>,
 }
 
 /// What must be made in a writable layer above these layers (lowest first). Parents come before their children.
@@ -40,14 +49,18 @@ pub(crate) fn fixups(layers: &Layers, stack: &[Arc<Layer>]) -> Result<Vec<Fixup>
         let path = layers.files(layer);
         let file =
             File::open(&path).map_err(|e| ImageError::host("opening", path.display().to_string(), e))?;
-        opened.push((file, layer.record.implied().collect::<HashSet<_>>()));
+        opened.push(Seen {
+            root: file,
+            implied: layer.record.implied().collect(),
+            known: RefCell::default(),
+        });
         if layer.record.opaque_root {
             break;
         }
     }
     let stack = Stack { layers: opened };
     let mut needed: BTreeMap<Vec<u8>, Fixup> = BTreeMap::new();
-    let implied = stack.layers.iter().flat_map(|(_, implied)| implied);
+    let implied = stack.layers.iter().flat_map(|layer| &layer.implied);
     // The root is always made anew, as the writable layer itself.
     for path in implied.chain([&Vec::new()]) {
         if needed.len() >= MAX_FIXUPS {
@@ -73,20 +86,40 @@ fn plain(path: &[u8]) -> Fixup {
     Fixup { path: path.to_vec(), mode: 0o755, uid: 0, gid: 0, mtime: (0, 0) }
 }
 
-impl Stack {
-    fn look(&self, layer: &File, path: &[u8]) -> Option<FileStat> {
-        let path = if path.is_empty() { b"." } else { path };
-        let flags = (OFlag::O_PATH | OFlag::O_NOFOLLOW).bits();
-        let fd = open_beneath(layer, path, flags, Links::Refuse).ok()?;
-        fstat(fd.as_raw_fd()).ok()
+impl Seen {
+    fn look(&self, path: &[u8]) -> Option<FileStat> {
+        let mut known = self.known.borrow_mut();
+        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+        // From the top: below what is missing nothing can be.
+        for end in ends.chain([path.len()]) {
+            let part = &path[..end];
+            let found = match known.get(part) {
+                Some(found) => *found,
+                None => *known.entry(part.to_vec()).or_insert(self.stat(part)),
+            };
+            if found.is_none() || end == path.len() {
+                return found;
+            }
+        }
+        None
     }
 
+    fn stat(&self, path: &[u8]) -> Option<FileStat> {
+        let path = if path.is_empty() { b"." } else { path };
+        let flags = (OFlag::O_PATH | OFlag::O_NOFOLLOW).bits();
+        let fd = open_beneath(&self.root, path, flags, Links::Refuse).ok()?;
+        fstat(fd.as_raw_fd()).ok()
+    }
+}
+
+impl Stack {
     /// Attributes from the topmost layer that has an entry of its own for the folder.
     fn attributes(&self, path: &[u8]) -> Option<Fixup> {
-        for (layer, implied) in &self.layers {
-            match self.look(layer, path) {
+        // Implied ones are folders and have nothing to tell.
+        for layer in self.layers.iter().filter(|layer| !layer.implied.contains(path)) {
+            match layer.look(path) {
                 Some(stat) if !tree::is_folder(&stat) => return None,
-                Some(stat) if !implied.contains(path) => {
+                Some(stat) => {
                     let mtime = (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0));
                     let mode = stat.st_mode & 0o7777;
                     return Some(Fixup {
@@ -97,7 +130,7 @@ impl Stack {
                         mtime,
                     });
                 }
-                _ => {}
+                None => {}
             }
         }
         None
@@ -105,7 +138,8 @@ impl Stack {
 
     /// The same, if what would be seen in the stack is a folder without an entry.
     fn hidden_attributes(&self, path: &[u8]) -> Option<Fixup> {
-        let topmost = self.layers.iter().find(|(layer, _)| self.look(layer, path).is_some())?;
-        if topmost.1.contains(path) { self.attributes(path) } else { None }
+        let has = |layer: &&Seen| layer.implied.contains(path) || layer.look(path).is_some();
+        let topmost = self.layers.iter().find(has)?;
+        if topmost.implied.contains(path) { self.attributes(path) } else { None }
     }
 }

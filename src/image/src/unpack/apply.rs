@@ -20,7 +20,7 @@ use crisp_host::{
 use nix::{
     errno::Errno,
     fcntl::{AtFlags, OFlag},
-    sys::stat::{FchmodatFlags, Mode, SFlag, fchmod, fchmodat, fstat, makedev, mkdirat, mknodat},
+    sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmod, fchmodat, fstat, makedev, mkdirat, mknodat},
     unistd::{fchown, ftruncate, linkat, symlinkat},
 };
 
@@ -265,7 +265,9 @@ impl Unpacker {
         archive: &mut Archive<R, Recipe<W>>,
     ) -> Result<(), Cause> {
         let flags = (OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW).bits();
-        let fd = self.tree.make(parent, name, "making a file", |_| open_at(parent, name, flags, 0o600))?;
+        // Nobody else gets into the staging folder, so the mode may be the final one from the start.
+        let mode = entry.mode & 0o777;
+        let fd = self.tree.make(parent, name, "making a file", |_| open_at(parent, name, flags, mode))?;
         let mut file = File::from(fd);
         let wrote = |e| Cause::from(TreeError::Host("writing a file", e));
         let content = archive.remaining();
@@ -296,8 +298,8 @@ impl Unpacker {
                 ftruncate(&file, size).map_err(|e| wrote(e.into()))?;
             }
         }
-        attributes::apply_to_file(file.as_fd(), &Attributes::of(entry))?;
-        let stat = fstat(file.as_raw_fd()).map_err(TreeError::host("looking at a file"))?;
+        let stat = look_at(file.as_fd())?;
+        attributes::apply_to_file(file.as_fd(), &stat, &Attributes::of(entry))?;
         self.totals.bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
         Ok(())
     }
@@ -366,23 +368,29 @@ impl Unpacker {
         implied.sort();
         implied.dedup();
         let root = self.tree.root();
-        for path in &implied {
-            if let Some(folder) = open_folder(root.as_fd(), path)? {
-                fchown(folder.as_raw_fd(), Some(0.into()), Some(0.into()))
-                    .map_err(TreeError::host("setting the owner"))?;
-                fchmod(folder.as_raw_fd(), Mode::from_bits_truncate(0o755))
-                    .map_err(TreeError::host("setting the mode"))?;
-            }
+        let mut kept = Vec::with_capacity(implied.len());
+        for path in implied {
+            // A later entry may have taken its place.
+            let Some(folder) = open_folder(root.as_fd(), &path)? else { continue };
+            fchown(folder.as_raw_fd(), Some(0.into()), Some(0.into()))
+                .map_err(TreeError::host("setting the owner"))?;
+            fchmod(folder.as_raw_fd(), Mode::from_bits_truncate(0o755))
+                .map_err(TreeError::host("setting the mode"))?;
+            kept.push(path);
         }
         for (path, attributes) in &self.folders {
             if let Some(folder) = open_folder(root.as_fd(), path.as_bytes())? {
-                attributes::apply_to_file(folder.as_fd(), attributes)?;
+                attributes::apply_to_file(folder.as_fd(), &look_at(folder.as_fd())?, attributes)?;
             }
         }
         self.totals.recipe_is_whole = !self.tree.replaced;
-        self.totals.implied = implied;
+        self.totals.implied = kept;
         Ok(self.totals)
     }
+}
+
+fn look_at(file: BorrowedFd<'_>) -> Result<FileStat, TreeError> {
+    fstat(file.as_raw_fd()).map_err(TreeError::host("looking at a file"))
 }
 
 /// Opens a folder that was made; `None` if a later entry put something else in its place.

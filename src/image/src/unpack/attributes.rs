@@ -10,7 +10,7 @@ use nix::{
     errno::Errno,
     fcntl::AtFlags,
     sys::{
-        stat::{Mode, UtimensatFlags, fchmod, futimens, utimensat},
+        stat::{FileStat, Mode, UtimensatFlags, fchmod, futimens, utimensat},
         time::TimeSpec,
     },
     unistd::{Gid, Uid, fchown, fchownat},
@@ -51,12 +51,23 @@ pub(crate) fn is_wanted(name: &[u8]) -> bool {
         && name != b"security.selinux"
 }
 
-/// To an open file or folder. The order matters: chown drops setuid bits and capabilities.
-pub(crate) fn apply_to_file(file: BorrowedFd<'_>, attributes: &Attributes) -> Result<(), TreeError> {
+/// To an open file or folder, which is as `now` says; what is right already is not set again, since most entries
+/// belong to root and have everyday modes. The order matters: chown drops setuid bits and capabilities.
+pub(crate) fn apply_to_file(
+    file: BorrowedFd<'_>,
+    now: &FileStat,
+    attributes: &Attributes,
+) -> Result<(), TreeError> {
     let fd = file.as_raw_fd();
-    fchown(fd, Some(Uid::from_raw(attributes.uid)), Some(Gid::from_raw(attributes.gid)))
-        .map_err(TreeError::host("setting the owner"))?;
-    fchmod(fd, Mode::from_bits_truncate(attributes.mode)).map_err(TreeError::host("setting the mode"))?;
+    let mut mode = now.st_mode & 0o7777;
+    if (now.st_uid, now.st_gid) != (attributes.uid, attributes.gid) {
+        fchown(fd, Some(Uid::from_raw(attributes.uid)), Some(Gid::from_raw(attributes.gid)))
+            .map_err(TreeError::host("setting the owner"))?;
+        mode &= 0o1777;
+    }
+    if mode != attributes.mode || mode & 0o6000 != 0 {
+        fchmod(fd, Mode::from_bits_truncate(attributes.mode)).map_err(TreeError::host("setting the mode"))?;
+    }
     for (name, value) in &attributes.xattrs {
         tolerate(name, xattr::set(file, name, value))?;
     }
