@@ -24,6 +24,10 @@ def pod_images(layout, busybox, web):
     layout.image([HUB + "debian:latest"], [busybox, bases.bash("/bin/bash")], {**bases.SHELL, "Cmd": ["bash"]}, indexed=True)
     layout.image([HUB + "nginx:latest"], [busybox, web], SERVE_80, DOCKER, indexed=True)
     layout.image([HUB + "voldata:latest"], [Layer().file("/data/hello.txt", "hello from an image volume\n")], {})
+    declares = Layer().file("/var/store/seed", "from the image\n", 0o640).file("/var/store/deep/er", "deeper\n")
+    over = Layer().file("/var/store/deep/.wh.er", "").file("/var/store/deep/new", "newer\n")
+    layout.image([HUB + "declares:latest"], [busybox, declares, over],
+                 {**bases.SHELL, "Volumes": {"/var/store": {}, "/not/there": {}, "/asked": {}, "/proc": {}}})
     # two contents for one moving tag
     for version in ("1", "2"):
         layout.image([f"{HUB}changing:{version}"], [busybox, Layer().file("/version", version + "\n")], bases.SHELL)

@@ -11,6 +11,8 @@ mod events;
 mod images;
 #[path = "cri/lists.rs"]
 mod lists;
+#[path = "cri/metrics.rs"]
+mod metrics;
 #[path = "cri/namespaces.rs"]
 mod namespaces;
 #[path = "cri/place.rs"]

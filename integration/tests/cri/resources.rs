@@ -209,3 +209,56 @@ async fn a_pod_as_a_whole_is_limited_and_resized() -> Result<()> {
     ensure!(nobody.is_err_and(|status| status.code() == Code::NotFound));
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_without_a_parent_gets_its_limits_at_once() -> Result<()> {
+    let limits = |config: &mut v1::PodSandboxConfig| {
+        config.linux.get_or_insert_default().resources = Some(v1::LinuxContainerResources {
+            memory_limit_in_bytes: 96 * MIB,
+            cpu_period: 100_000,
+            cpu_quota: 30_000,
+            ..Default::default()
+        });
+    };
+    let place = Place::with("pod-limits", Wishes::default(), limits).await?;
+    let folder = |controller: &str| {
+        let name = format!("{}/{}", place.bed.cgroup, place.pod);
+        cgroup_folders(&name).into_iter().find(|path| path.join(controller).is_file())
+    };
+    let read = |files: [&str; 2]| {
+        let found = files.into_iter().find_map(|file| std::fs::read_to_string(folder(file)?.join(file)).ok());
+        found.with_context(|| format!("{files:?}"))
+    };
+    ensure!(read(["memory.limit_in_bytes", "memory.max"])?.trim() == (96 * MIB).to_string());
+    let quota = read(["cpu.cfs_quota_us", "cpu.max"])?;
+    ensure!(["30000", "30000 100000"].contains(&quota.trim()), "{quota}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_oom_score_reaches_every_process() -> Result<()> {
+    let place = Place::new("oom-score").await?;
+    let id = place
+        .idle("scored", |config| {
+            config.command = vec!["sh".into(), "-c".into(), "sleep 600 & sleep 600".into()];
+            resources(config).oom_score_adj = 300;
+        })
+        .await?;
+    // Of a process that is added.
+    let added = async || place.cri.shell(&id, "cat /proc/self/oom_score_adj").await;
+    ensure!(added().await? == "300\n");
+    update(&place, &id, v1::LinuxContainerResources { oom_score_adj: 700, ..Default::default() }).await?;
+    let first = place.pid(&id).await?;
+    let pids = std::fs::read_to_string(format!("/proc/{first}/task/{first}/children"))?;
+    let mut seen = 0;
+    for pid in pids.split_whitespace().chain([first.to_string().as_str()]) {
+        let score = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj"))?;
+        ensure!(score == "700\n", "{pid}: {score}");
+        seen += 1;
+    }
+    ensure!(seen >= 2, "{pids:?}");
+    ensure!(added().await? == "700\n");
+    let status = place.cri.status(&id).await?.resources.and_then(|r| r.linux).context("resources")?;
+    ensure!(status.oom_score_adj == 700, "{status:?}");
+    Ok(())
+}

@@ -136,3 +136,104 @@ async fn a_mount_has_the_options_that_were_asked() -> Result<()> {
     ensure!(code(&refused) == Some(tonic::Code::InvalidArgument), "{refused:?}");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn volumes_that_an_image_declares_begin_as_copies_and_go_with_the_container() -> Result<()> {
+    const DECLARES: &str = "docker.io/library/declares:latest";
+    let place = Place::new("declared-volumes").await?;
+    place.cri.pull(DECLARES).await?;
+    let asked = place.bed.folder.join("asked");
+    fs::create_dir(&asked)?;
+    fs::write(asked.join("mine"), "")?;
+    let look = "cd /var/store; cat seed; stat -c %a seed; ls deep; echo changed >seed; touch /not/there/new; ls /asked; \
+                grep -cE ' (/var/store|/not/there) ' /proc/self/mountinfo; test -d /proc/1; sleep 600";
+    let mut config = script("declares", DECLARES, look);
+    config.mounts = vec![v1::Mount {
+        container_path: "/asked/".into(),
+        host_path: asked.to_string_lossy().into_owned(),
+        ..Default::default()
+    }];
+    let id = place.launch(&config).await?;
+    let lines = place.lines_when("declares.log", |lines| lines.len() >= 5).await?;
+    let lines: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
+    ensure!(lines == ["from the image", "640", "new", "mine", "2"], "{lines:?}");
+    // On disk they lie beside the writable layer, which they are no part of.
+    let folder = place.bed.folder.join("lib/containers").join(&id);
+    let mut seeds = Vec::new();
+    for volume in fs::read_dir(folder.join("volumes"))? {
+        seeds.extend(fs::read_to_string(volume?.path().join("seed")).ok());
+    }
+    ensure!(seeds == ["changed\n"], "{seeds:?}");
+    ensure!(place.cri.status(&id).await?.mounts.len() == 1, "only what was asked for is in the status");
+    // Another container of the image has its own copy.
+    let mut again = script("again", DECLARES, "cat /var/store/seed");
+    again.mounts.clear();
+    ensure!(place.run(&again).await? == (0, "from the image\n".into()));
+    place.cri.stop(&id, 0).await?;
+    place.cri.remove(&id).await?;
+    ensure!(!folder.exists(), "{} stays", folder.display());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn propagation_needs_a_mount_that_passes_mounts_on() -> Result<()> {
+    let place = Place::new("propagation").await?;
+    let folder = |name: &str| place.bed.folder.join(name).to_string_lossy().into_owned();
+    for (name, kind) in
+        [("private", "--make-private"), ("shared", "--make-shared"), ("slave", "--make-slave")]
+    {
+        let path = folder(name);
+        fs::create_dir(&path)?;
+        place.bed.run("mount", &["-t", "tmpfs", "none", &path])?;
+        if name == "slave" {
+            place.bed.run("mount", &["--make-shared", &path])?;
+            fs::create_dir(folder("slave-2"))?;
+            place.bed.run("mount", &["--bind", &path, &folder("slave-2")])?;
+            place.bed.run("mount", &[kind, &folder("slave-2")])?;
+        } else {
+            place.bed.run("mount", &[kind, &path])?;
+        }
+    }
+    place.bed.run("mkdir", &[&format!("{}/sub", folder("private"))])?;
+    use v1::MountPropagation::{
+        PropagationBidirectional as Both, PropagationHostToContainer as In, PropagationPrivate as No,
+    };
+    for (source, propagation, fine) in [
+        ("private", No, true),
+        ("private", In, false),
+        ("private", Both, false),
+        ("private/sub", Both, false),
+        ("slave-2", In, true),
+        ("slave-2", Both, false),
+        ("shared", In, true),
+        ("shared", Both, true),
+    ] {
+        let mut config =
+            script(&format!("{}-{}", source.replace('/', "-"), propagation as i32), IMAGE, "true");
+        config.mounts = vec![v1::Mount {
+            container_path: "/v".into(),
+            host_path: folder(source),
+            propagation: propagation.into(),
+            ..Default::default()
+        }];
+        // Only privileged pods may pass mounts on to the host; that is the kubelet's rule.
+        let created = place.create(&config).await;
+        match (fine, &created) {
+            (true, Ok(id)) => place.cri.remove(id).await?,
+            (false, Err(error)) => {
+                let text = format!("{error:#}");
+                let point = folder(source.trim_end_matches("/sub"));
+                ensure!(
+                    code(&created) == Some(tonic::Code::InvalidArgument),
+                    "{source} {propagation:?}: {text}"
+                );
+                ensure!(
+                    text.contains(&format!("the mount {point}, which is n")),
+                    "{source} {propagation:?}: {text}"
+                );
+            }
+            _ => anyhow::bail!("{source} {propagation:?}: {created:?}"),
+        }
+    }
+    Ok(())
+}

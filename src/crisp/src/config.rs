@@ -17,10 +17,11 @@ mod value;
 
 use std::{
     collections::BTreeMap,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
 };
 
+use crisp_network::FirewallChoice;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +59,8 @@ pub struct Config {
     pub cgroup: CgroupSettings,
     /// Runtime handlers.
     pub runtime: RuntimeSettings,
+    /// crisp's own metrics.
+    pub metrics: MetricsSettings,
     /// Logs of the daemon.
     pub log: LogSettings,
     /// Traces of operations.
@@ -114,6 +117,8 @@ pub struct BuiltinNetwork {
     pub mtu: u32,
     /// Whether packets that leave the host carry its address.
     pub masquerade: bool,
+    /// What does host ports and masquerading.
+    pub firewall: FirewallChoice,
 }
 
 /// `[stream]`
@@ -132,6 +137,10 @@ pub struct StreamSettings {
     pub tls_key: Option<PathBuf>,
     /// A stream on which nothing moves for so long is closed.
     pub idle_timeout: Span,
+    /// How long a client may take to open its streams.
+    pub creation_timeout: Span,
+    /// How long a forwarded connection whose pod takes nothing may hold up the others of its session.
+    pub stall_timeout: Span,
     /// How long an address that was handed out is valid.
     pub token_life: Span,
 }
@@ -174,6 +183,15 @@ pub struct Handler {
     pub allow_privileged: bool,
     /// Pods with namespaces of the host are allowed.
     pub allow_host_namespaces: bool,
+}
+
+/// `[metrics]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MetricsSettings {
+    /// Where they are served; `None`: nowhere.
+    #[serde(with = "value::optional_address")]
+    pub address: Option<SocketAddr>,
 }
 
 /// Form of a log line.

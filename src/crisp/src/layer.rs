@@ -1,12 +1,15 @@
-//! What surrounds every RPC: a span with its name, its time and its outcome in the log. The methods log none of this.
+//! What surrounds every RPC: a span with its name, its time and its outcome in the log and in the metrics. The methods
+//! tell none of this.
 
 use std::{
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Instant,
 };
 
+use crisp_observe::metrics::Metrics;
 use tonic::{
     Code,
     codegen::{Service, http},
@@ -14,14 +17,14 @@ use tonic::{
 use tracing::Instrument as _;
 
 /// Puts [`Observed`] around the services.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Observe;
+#[derive(Debug, Clone)]
+pub struct Observe(pub Arc<Metrics>);
 
 impl<S> tower::Layer<S> for Observe {
     type Service = Observed<S>;
 
     fn layer(&self, inner: S) -> Observed<S> {
-        Observed { inner }
+        Observed { inner, metrics: self.0.clone() }
     }
 }
 
@@ -29,6 +32,7 @@ impl<S> tower::Layer<S> for Observe {
 #[derive(Debug, Clone)]
 pub struct Observed<S> {
     inner: S,
+    metrics: Arc<Metrics>,
 }
 
 impl<S, A, B> Service<http::Request<A>> for Observed<S>
@@ -49,10 +53,12 @@ where
         let span = tracing::info_span!("rpc", method = rpc);
         let begin = Instant::now();
         let answer = self.inner.call(request);
+        let metrics = self.metrics.clone();
         let observed = async move {
             let answer = answer.await;
             if let Ok(answer) = &answer {
-                tell(&rpc, begin, answer.headers());
+                let code = tell(&rpc, begin, answer.headers());
+                metrics.call(&rpc, &format!("{code:?}"), begin.elapsed());
             }
             answer
         };
@@ -61,7 +67,7 @@ where
 }
 
 /// A failed call has its status in the head; one that succeeds has it after its body, and so has a stream.
-fn tell(rpc: &str, begin: Instant, head: &http::HeaderMap) {
+fn tell(rpc: &str, begin: Instant, head: &http::HeaderMap) -> Code {
     let millis = begin.elapsed().as_secs_f64() * 1000.0;
     let text = |name: &str| head.get(name).map(http::HeaderValue::as_bytes);
     let code = text("grpc-status").map_or(Code::Ok, Code::from_bytes);
@@ -76,6 +82,7 @@ fn tell(rpc: &str, begin: Instant, head: &http::HeaderMap) {
             tracing::warn!(rpc, millis, ?code, message, "failed");
         }
     }
+    code
 }
 
 /// gRPC writes bytes outside of printable ASCII as `%` and two hexadecimal digits.
@@ -129,7 +136,8 @@ mod tests {
             async move { inner.call(request).await.map(|answer| answer.expect("a response")) }
         });
         let request = http::Request::builder().uri("/runtime.v1.RuntimeService/Status").body("four");
-        let answer = Observe.layer(inner).call(request.expect("a request")).await.expect("infallible");
+        let answer =
+            Observe(Arc::default()).layer(inner).call(request.expect("a request")).await.expect("infallible");
         assert_eq!((answer.status().as_u16(), answer.into_body()), (207, 4));
     }
 }

@@ -12,6 +12,7 @@ pub mod layer;
 pub mod logging;
 pub mod notify;
 pub mod reload;
+pub mod scrape;
 pub mod serve;
 pub mod services;
 pub mod settings;

@@ -32,7 +32,7 @@ use crisp_stream::StreamServer;
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 
-use crate::{admin, config::Config, facts, layer::Observe, notify, services::Services};
+use crate::{admin, config::Config, facts, layer::Observe, notify, scrape, services::Services};
 
 /// Largest message of a request: what the kubelet and its client library allow.
 pub(crate) const MAX_MESSAGE: usize = 16 << 20;
@@ -55,12 +55,15 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     if let Some(folder) = &config.image.import_dir {
         tokio::spawn(admin::preload(services.images.clone(), folder.clone()));
     }
+    if let Some(address) = config.metrics.address {
+        scrape::serve(address, services.clone()).await.context("serve metrics")?;
+    }
     tracing::info!(socket = %config.socket.display(), version = env!("CARGO_PKG_VERSION"), "serving");
     notify::ready();
     let sweeper = services.pods.clone();
     tokio::spawn(async move { recover::sweep(&sweeper).await });
     let server = tonic::transport::Server::builder()
-        .layer(Observe)
+        .layer(Observe(services.pods.context().metrics.clone()))
         .add_service(
             RuntimeServiceServer::new(services.clone())
                 .max_decoding_message_size(MAX_MESSAGE)
@@ -171,6 +174,7 @@ async fn assemble(config: Arc<Config>) -> anyhow::Result<Services> {
         host: facts::spec_facts(&host, &cgroups),
         seccomp: SeccompCache::default(),
         events,
+        metrics: Arc::default(),
         stats: Sampler::new(cgroups.clone(), Options::default()),
         cgroups,
         sandboxes,

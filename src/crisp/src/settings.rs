@@ -46,7 +46,7 @@ impl Config {
                 state_dir: self.state.join("network"),
                 mtu: network.builtin.mtu,
                 masquerade: network.builtin.masquerade,
-                ..BuiltinConfig::default()
+                firewall: network.builtin.firewall,
             },
             deadlines: Deadlines {
                 add_seconds: network.add_timeout.0.as_secs(),
@@ -67,8 +67,9 @@ impl Config {
             address: (stream.address, stream.port).into(),
             tls,
             token_life: stream.token_life.0,
+            creation_timeout: stream.creation_timeout.0,
             idle_timeout: stream.idle_timeout.0,
-            ..StreamConfig::default()
+            stall_timeout: stream.stall_timeout.0,
         })
     }
 

@@ -210,6 +210,20 @@ impl ImageStore {
         crate::blocking(move || inner.containers.volume(&image, &container, &sub_path)).await
     }
 
+    /// Makes the folder behind volume `number` of those that a container's image declares, as a copy of what the image has
+    /// at the path; empty if it has nothing there. It goes with [`Self::release_rootfs`].
+    pub async fn fill_volume(
+        &self,
+        image: &Arc<Image>,
+        container: &ContainerId,
+        number: usize,
+        path: &str,
+    ) -> Result<PathBuf, ImageError> {
+        let (inner, image) = (Arc::clone(&self.inner), Arc::clone(image));
+        let (container, path) = (container.clone(), path.to_owned());
+        crate::blocking(move || inner.containers.fill(&image, &container, number, &path)).await
+    }
+
     /// The first `limit` bytes of a regular file of an image, by its relative path; `None`: it has no such file.
     pub async fn read_file(
         &self,

@@ -13,7 +13,7 @@ use crisp_image::ImageStore;
 use crisp_model::{ContainerId, LinuxResources, SandboxId};
 use crisp_monitor::protocol::Cgroup;
 use crisp_network::Network;
-use crisp_observe::{events::EventBus, stats::Sampler};
+use crisp_observe::{events::EventBus, metrics::Metrics, stats::Sampler};
 use crisp_spec::HostFacts;
 use crisp_store::Store;
 
@@ -64,6 +64,8 @@ pub struct Context {
     pub events: EventBus,
     /// Stats.
     pub stats: Sampler,
+    /// The daemon's own metrics.
+    pub metrics: Arc<Metrics>,
     /// Records of sandboxes.
     pub sandboxes: Store<SandboxRecord>,
     /// Records of containers.

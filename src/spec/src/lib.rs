@@ -45,6 +45,7 @@ pub use input::{
     Accounts, CgroupLayout, CgroupPath, Controller, Defaults, DeviceKind, DeviceNode, HostFacts, Input,
     SandboxFacts,
 };
+pub use mounts::clean;
 pub use plan::{Idmapped, Plan, container};
 pub use resources::{Resources, resources};
 pub use signal::stop_signal;

@@ -60,7 +60,7 @@ impl Entry {
 
 /// An absolute path without `.`, `..` and doubled slashes; `None` if it is none. Purely textual: the container's
 /// symlinks are resolved by libcontainer, inside its root.
-pub(crate) fn clean(path: &str) -> Option<String> {
+pub fn clean(path: &str) -> Option<String> {
     if !path.starts_with('/') || path.contains('\0') {
         return None;
     }

@@ -1,8 +1,8 @@
 //! Every key: its kind, its default and what it means. The one place to look and to change.
 
 use super::value::Kind::{
-    self, Address, Bool, Choice, Directive, Integer, Name, Networks, OptionalPath, Parent, Path, Paths, Size,
-    Span, Texts,
+    self, Address, Bool, Choice, Directive, Integer, Listen, Name, Networks, OptionalPath, Parent, Path,
+    Paths, Size, Span, Texts,
 };
 
 /// A key of the configuration.
@@ -134,6 +134,13 @@ pub const KEYS: &[Key] = &[
         "Whether packets that leave the host carry the host's address.",
     ),
     key(
+        "network.builtin.firewall",
+        Choice(&["auto", "nftables", "iptables"]),
+        r#""auto""#,
+        "What does host ports and masquerading: nftables, iptables, or auto (nftables, and iptables where the kernel's\n\
+         nftables does not take the rules).",
+    ),
+    key(
         "stream.address",
         Address,
         r#""127.0.0.1""#,
@@ -143,6 +150,18 @@ pub const KEYS: &[Key] = &[
     key("stream.tls_cert", OptionalPath, r#""""#, "Certificate for them (PEM). Empty: plain HTTP."),
     key("stream.tls_key", OptionalPath, r#""""#, "Its private key (PEM)."),
     key("stream.idle_timeout", Span, r#""4h""#, "A stream on which nothing moves for so long is closed."),
+    key(
+        "stream.creation_timeout",
+        Span,
+        r#""30s""#,
+        "How long a client may take to open its streams once it is connected.",
+    ),
+    key(
+        "stream.stall_timeout",
+        Span,
+        r#""30s""#,
+        "How long a forwarded connection whose pod takes nothing may hold up the others of its session.",
+    ),
     key(
         "stream.token_life",
         Span,
@@ -168,6 +187,13 @@ pub const KEYS: &[Key] = &[
         Bool,
         "true",
         "Whether pods of this handler may use the host's network, pid or IPC namespace.",
+    ),
+    key(
+        "metrics.address",
+        Listen,
+        r#""""#,
+        "Where crisp's own metrics are served to Prometheus, as http://ADDRESS/metrics: 127.0.0.1:9340, say. No login is asked for.\n\
+         Empty: nowhere.",
     ),
     live(key(
         "log.level",

@@ -1,6 +1,6 @@
 //! Kinds of values: how they are checked in a file and read from an environment variable or a flag.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use toml::Value;
@@ -32,6 +32,8 @@ pub enum Kind {
     Parent,
     /// An IP address.
     Address,
+    /// An IP address with a port, or empty.
+    Listen,
     /// Subnets, at most one of each family.
     Networks,
     /// A length of time.
@@ -68,6 +70,11 @@ impl Kind {
             Kind::Address => match text.parse::<IpAddr>() {
                 Ok(_) => Ok(()),
                 Err(_) => Err(format!("{text:?} is not an IP address")),
+            },
+            Kind::Listen if text.is_empty() => Ok(()),
+            Kind::Listen => match text.parse::<SocketAddr>() {
+                Ok(address) if address.port() != 0 => Ok(()),
+                _ => Err(format!("{text:?} is not an address with a port such as 127.0.0.1:9340")),
             },
             Kind::Span => text.parse::<units::Span>().map(drop),
             Kind::Size => text.parse::<units::Size>().map(drop),
@@ -160,5 +167,25 @@ pub mod optional_path {
     /// The empty text for `None`.
     pub fn serialize<S: Serializer>(path: &Option<PathBuf>, to: S) -> Result<S::Ok, S::Error> {
         path.clone().unwrap_or_default().serialize(to)
+    }
+}
+
+/// In TOML an empty text stands for "nowhere".
+pub mod optional_address {
+    use std::net::SocketAddr;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    /// `None` for the empty text.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
+        match String::deserialize(from)?.as_str() {
+            "" => Ok(None),
+            text => text.parse().map(Some).map_err(D::Error::custom),
+        }
+    }
+
+    /// The empty text for `None`.
+    pub fn serialize<S: Serializer>(address: &Option<SocketAddr>, to: S) -> Result<S::Ok, S::Error> {
+        address.map(|a| a.to_string()).unwrap_or_default().serialize(to)
     }
 }

@@ -107,7 +107,12 @@ impl ImageService for Services {
         let request = request.into_inner();
         let name = image::image_name(&At::root("image"), request.image.as_ref())?;
         let auth = image::auth(&At::root("auth"), request.auth.as_ref())?.map(credentials);
-        let pull = self.images.pull(&name, auth);
+        let begin = std::time::Instant::now();
+        let pull = async {
+            let pulled = self.images.pull(&name, auth).await;
+            self.pods.context().metrics.pull(pulled.is_ok(), begin.elapsed());
+            pulled
+        };
         let pulled = match patience {
             Some(patience) => tokio::time::timeout(patience, pull).await.map_err(|_| {
                 let states: Vec<String> = self.images.progress().iter().map(ToString::to_string).collect();

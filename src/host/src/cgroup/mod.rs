@@ -16,6 +16,7 @@ mod files;
 mod freeze;
 mod kill;
 mod layout;
+mod oom_score;
 mod path;
 mod remove;
 mod stats;

@@ -1,7 +1,7 @@
 //! Containers' root file systems and image volumes: stacks of shared layers, and one writable layer a container.
 //!
 //! ```text
-//!   <containers>/<id>/{upper,work,rootfs.json}
+//!   <containers>/<id>/{upper,work,volumes,rootfs.json}
 //! ```
 //!
 //! `rootfs.json` says which layers a container uses; while it is there they are leased, also after a restart. It is
@@ -11,6 +11,7 @@
 mod fixup;
 mod merged;
 mod usage;
+mod volume;
 
 use std::{
     collections::HashMap,
@@ -148,6 +149,33 @@ impl Containers {
         let sub_path = merged::resolve(&self.layers, &image.layers, sub_path)?;
         self.hold(container, &image.layers)?;
         Ok(ImageVolume { image_id: image.id.clone(), lower: self.stack(image, true), sub_path })
+    }
+
+    /// Makes the folder behind a volume that the image declares, with what the image has at the path. Blocking.
+    pub(crate) fn fill(
+        &self,
+        image: &Image,
+        container: &ContainerId,
+        number: usize,
+        path: &str,
+    ) -> Result<PathBuf, ImageError> {
+        let folders = self.folder(container).join("volumes");
+        let volume = folders.join(number.to_string());
+        let filled = make_folder(&folders, 0o711).and_then(|()| make_folder(&volume, 0o755));
+        let host = |e| ImageError::host("filling the volume", volume.display().to_string(), e);
+        filled.map_err(host)?;
+        let within = match merged::resolve(&self.layers, &image.layers, path.trim_start_matches('/')) {
+            Ok(path) => path,
+            // The image need not have it.
+            Err(ImageError::NotFound { .. }) => return Ok(volume),
+            Err(error) => return Err(error),
+        };
+        // Layers below one that hides everything are not seen.
+        let bottom = image.layers.iter().rposition(|layer| layer.record.opaque_root).unwrap_or(0);
+        let layers: Vec<PathBuf> =
+            image.layers[bottom..].iter().map(|layer| self.layers.files(layer)).collect();
+        volume::fill(&layers, &within, &volume).map_err(host)?;
+        Ok(volume)
     }
 
     /// The first `limit` bytes of a file of an image. Blocking.

@@ -9,7 +9,7 @@
 
 mod apply;
 pub mod archive;
-mod attributes;
+pub(crate) mod attributes;
 mod decompress;
 mod header;
 pub(crate) mod path;

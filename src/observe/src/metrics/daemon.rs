@@ -53,6 +53,11 @@ struct OperationLabel {
     operation: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabel {
+    state: &'static str,
+}
+
 type Timings<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// The registry and what is in it.
@@ -63,11 +68,12 @@ pub struct Metrics {
     calls: Family<CallLabels, Counter>,
     call_seconds: Timings<MethodLabel>,
     pulls: Family<ResultLabel, Counter>,
-    pull_bytes: Counter,
     pull_seconds: Histogram,
     network: Family<NetworkLabels, Counter>,
     network_seconds: Timings<OperationLabel>,
     oom_kills: Counter,
+    pods: Family<StateLabel, Gauge>,
+    containers: Family<StateLabel, Gauge>,
     events: Gauge,
     events_dropped: Gauge,
     event_clients: Gauge,
@@ -99,12 +105,13 @@ impl Metrics {
             calls: Family::default(),
             call_seconds: Family::new_with_constructor(call_histogram),
             pulls: Family::default(),
-            pull_bytes: Counter::default(),
             // 50 ms to 27 minutes.
             pull_seconds: Histogram::new(exponential_buckets(0.05, 2.0, 16)),
             network: Family::default(),
             network_seconds: Family::new_with_constructor(call_histogram),
             oom_kills: Counter::default(),
+            pods: Family::default(),
+            containers: Family::default(),
             events: Gauge::default(),
             events_dropped: Gauge::default(),
             event_clients: Gauge::default(),
@@ -119,7 +126,6 @@ impl Metrics {
         r.register("cri_calls", "CRI calls by method and gRPC code", self.calls.clone());
         r.register("cri_call_duration_seconds", "How long CRI calls took", self.call_seconds.clone());
         r.register("image_pulls", "Image pulls by result", self.pulls.clone());
-        r.register("image_pulled_bytes", "Bytes fetched from registries", self.pull_bytes.clone());
         r.register("image_pull_duration_seconds", "How long image pulls took", self.pull_seconds.clone());
         r.register("network_operations", "Pod network operations by result", self.network.clone());
         r.register(
@@ -132,6 +138,8 @@ impl Metrics {
             "Containers of which the kernel took a process for want of memory",
             self.oom_kills.clone(),
         );
+        r.register("pods", "Pod sandboxes by state", self.pods.clone());
+        r.register("containers", "Containers by state", self.containers.clone());
         r.register("events_published", "Lifecycle events since the daemon started", self.events.clone());
         r.register(
             "events_dropped",
@@ -151,10 +159,9 @@ impl Metrics {
         self.call_seconds.get_or_create(&MethodLabel { method }).observe(took.as_secs_f64());
     }
 
-    /// An image pull that ended; `bytes` came over the network.
-    pub fn pull(&self, ok: bool, bytes: u64, took: Duration) {
+    /// An image pull that ended.
+    pub fn pull(&self, ok: bool, took: Duration) {
         self.pulls.get_or_create(&result(ok)).inc();
-        self.pull_bytes.inc_by(bytes);
         self.pull_seconds.observe(took.as_secs_f64());
     }
 
@@ -169,6 +176,15 @@ impl Metrics {
     /// A container ended for want of memory.
     pub fn oom_killed(&self) {
         self.oom_kills.inc();
+    }
+
+    /// How many pods and containers are in each state now. Every state is named each time: a gauge keeps its last number.
+    pub fn states(&self, pods: [(&'static str, u64); 2], containers: [(&'static str, u64); 4]) {
+        for (family, states) in [(&self.pods, &pods[..]), (&self.containers, &containers[..])] {
+            for (state, count) in states {
+                family.get_or_create(&StateLabel { state }).set(i64::try_from(*count).unwrap_or(i64::MAX));
+            }
+        }
     }
 
     /// All of it in the OpenMetrics text format (`application/openmetrics-text; version=1.0.0; charset=utf-8`).
@@ -218,7 +234,11 @@ mod tests {
         let metrics = Metrics::new();
         metrics.call("RunPodSandbox", "Ok", Duration::from_millis(12));
         metrics.call("RunPodSandbox", "Ok", Duration::from_millis(3));
-        metrics.pull(false, 1000, Duration::from_secs(2));
+        metrics.pull(false, Duration::from_secs(2));
+        metrics.states(
+            [("ready", 2), ("notready", 0)],
+            [("created", 0), ("running", 3), ("exited", 1), ("unknown", 0)],
+        );
         metrics.network("add", true, Duration::from_millis(9));
         metrics.oom_killed();
         let _client = events.subscribe();
@@ -227,7 +247,9 @@ mod tests {
             "crisp_cri_calls_total{method=\"RunPodSandbox\",code=\"Ok\"} 2",
             "crisp_cri_call_duration_seconds_count{method=\"RunPodSandbox\"} 2",
             "crisp_image_pulls_total{result=\"error\"} 1",
-            "crisp_image_pulled_bytes_total 1000",
+            "crisp_pods{state=\"ready\"} 2",
+            "crisp_pods{state=\"notready\"} 0",
+            "crisp_containers{state=\"exited\"} 1",
             "crisp_network_operations_total{operation=\"add\",result=\"ok\"} 1",
             "crisp_containers_oom_killed_total 1",
             "crisp_event_clients 1",

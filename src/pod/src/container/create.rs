@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, io, os::fd::AsFd, path::PathBuf, sync::Arc};
 
 use crisp_image::Image;
 use crisp_model::{
-    ContainerConfig, ContainerId,
+    ContainerConfig, ContainerId, Mount,
     security::{NamespaceMode, Profile},
     time::Timestamp,
 };
@@ -69,6 +69,7 @@ async fn bring_up(
     let rootfs = context.images.prepare_rootfs(&image.id, id, mountpoint).await?;
     let accounts = accounts(context, &image).await?;
     let volumes = image_volumes(op, id, &config).await?;
+    let declared = declared_volumes(op, id, &config, &image).await?;
 
     op.stage.enter("looking at the sources of mounts and devices");
     let (config, devices) = context
@@ -81,7 +82,9 @@ async fn bring_up(
 
     let mut record = new_record(op, id, config, &image)?;
     let facts = Facts { op, id, devices: &devices, accounts: &accounts, volumes: &volumes };
-    let mut plan = facts.plan(&record, &image, &rootfs.mountpoint, targets)?;
+    let mut planned = (*record.config).clone();
+    planned.mounts.extend(declared);
+    let mut plan = facts.plan(&record, &planned, &image, &rootfs.mountpoint, targets)?;
     let wanted = crisp_spec::cdi::requested(&record.config)?;
     if !wanted.is_empty() {
         op.stage.enter("looking up CDI devices");
@@ -185,6 +188,44 @@ async fn image_volumes(
     Ok(volumes)
 }
 
+/// Paths that belong to the kernel's file systems, which no image may cover.
+const KERNEL: [&str; 3] = ["/proc", "/sys", "/dev"];
+
+/// The volumes that the image declares and the request has nothing of its own for: each a folder that lives as long as the
+/// container. They are no part of the request, and its status does not list them.
+async fn declared_volumes(
+    op: &Operation,
+    id: &ContainerId,
+    config: &ContainerConfig,
+    image: &Arc<Image>,
+) -> Result<Vec<Mount>, PodError> {
+    let mut mounts = Vec::new();
+    for (number, path) in image.config.volumes.iter().enumerate() {
+        let Some(path) = crisp_spec::clean(path).filter(|path| path != "/") else {
+            tracing::warn!(container = %id, path, "the image declares a volume that is no path below its root");
+            continue;
+        };
+        let kernel = KERNEL.iter().any(|own| std::path::Path::new(&path).starts_with(own));
+        let requested = |mount: &Mount| crisp_spec::clean(&mount.container_path).as_ref() == Some(&path);
+        if kernel || config.mounts.iter().any(requested) {
+            continue;
+        }
+        op.stage.enter(format!("copying the image's volume {path}"));
+        let host_path = op.context.images.fill_volume(image, id, number, &path).await?;
+        let user = config.security.namespaces.user.clone().unwrap_or_default();
+        let (uid_mappings, gid_mappings) = (user.uids, user.gids);
+        mounts.push(Mount {
+            container_path: path,
+            host_path,
+            uid_mappings,
+            gid_mappings,
+            selinux_relabel: true,
+            ..Mount::default()
+        });
+    }
+    Ok(mounts)
+}
+
 /// What the plan is made of beside the request.
 struct Facts<'a> {
     op: &'a Operation,
@@ -198,6 +239,7 @@ impl Facts<'_> {
     fn plan(
         &self,
         record: &ContainerRecord,
+        config: &ContainerConfig,
         image: &Image,
         mountpoint: &std::path::Path,
         targets: &Targets,
@@ -235,7 +277,7 @@ impl Facts<'_> {
                 selinux_process: None,
                 selinux_mount: None,
             },
-            container: &record.config,
+            container: config,
             container_id: self.id,
             image: &image.config,
             accounts: self.accounts,

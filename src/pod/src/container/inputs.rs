@@ -11,21 +11,26 @@ use std::{
 use crisp_model::{ContainerConfig, container::Device};
 use crisp_spec::{DeviceKind, DeviceNode, Plan, cdi};
 
+use super::propagation;
 use crate::error::PodError;
 
 /// Makes the source of each volume final: links are resolved (the container must see what the kubelet meant, not what
 /// somebody puts there later), a missing one becomes a folder as with every runtime.
 pub(crate) fn settle_volumes(config: &mut ContainerConfig) -> Result<(), PodError> {
     for mount in config.mounts.iter_mut().filter(|m| m.image.is_none()) {
-        let object = || format!("mount source {} of {}", mount.host_path.display(), mount.container_path);
+        let object = format!("mount source {} of {}", mount.host_path.display(), mount.container_path);
+        let invalid = |reason| PodError::Invalid { object, reason };
         let source = match fs::canonicalize(&mount.host_path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 fs::create_dir_all(&mount.host_path).and_then(|()| fs::canonicalize(&mount.host_path))
             }
             other => other,
         };
-        mount.host_path =
-            source.map_err(|e| PodError::Invalid { object: object(), reason: e.to_string() })?;
+        match source {
+            Ok(path) => mount.host_path = path,
+            Err(e) => return Err(invalid(e.to_string())),
+        }
+        propagation::check(mount).map_err(invalid)?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 pub(crate) mod create;
 pub mod exec;
 pub(crate) mod inputs;
+mod propagation;
 pub use inputs::below as nodes_below;
 pub(crate) mod remove;
 pub(crate) mod start;

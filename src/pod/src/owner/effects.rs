@@ -78,7 +78,11 @@ impl Owner {
                 })?;
                 self.announce(Kind::Stopped, Some(&id));
             }
-            Effect::Updated(id, config) => self.change(&id, |c| c.config = Arc::new(*config))?,
+            Effect::Updated(id, config) => self.change(&id, |c| {
+                // Later execs take their score from the process.
+                c.process.oom_score_adj = i32::try_from(config.resources.oom_score_adj).ok();
+                c.config = Arc::new(*config);
+            })?,
             Effect::Removed(id) => self.container_removed(&id),
             Effect::SandboxUpdated(config) => {
                 self.record.config = config;

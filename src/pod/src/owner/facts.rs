@@ -35,6 +35,9 @@ impl Owner {
         if self.containers.get(&container).is_none_or(|c| c.exit.is_some()) {
             return;
         }
+        if status.oom_killed {
+            self.context.metrics.oom_killed();
+        }
         if let Err(error) = self.change(&container, |c| c.exit = Some(status)) {
             // The monitor has its own record of the exit, which the next start reads.
             tracing::error!(%container, %error, "an exit could not be stored");

@@ -89,12 +89,20 @@ async fn bring_up(
     let (prepared, started) = tokio::join!(prepared, started);
     prepared??;
     let (infra, events) = started?;
+    // A pod's cgroup belongs to whoever made it; that of a pod that named no parent is ours, with its limits.
+    if record.config.cgroup_parent.is_empty() && record.config.resources != LinuxResources::default() {
+        op.stage.enter("writing the limits of the pod");
+        let (cgroup, limits) = (context.pod_cgroup(&record.id, ""), record.config.resources.clone());
+        context.blocking(move |c| c.limit(&cgroup, &limits)).await??;
+    }
     if record.attached {
         op.stage.enter("pinning the network namespace");
         let (pid, netns) = (infra.pid, context.netns(&record.id));
         context.blocking(move |_| pin(pid, &netns)).await??;
         op.stage.enter("attaching the network");
+        let begin = std::time::Instant::now();
         let attached = context.network.attach(&attachment(context, record)).await;
+        context.metrics.network("add", attached.is_ok(), begin.elapsed());
         record.ips = attached.map_err(|e| PodError::host("attach the pod's network", e))?.ips;
     }
     record.infra = Some(infra);

@@ -68,11 +68,14 @@ pub(crate) async fn tear_down(
         if !run::has_network(record) {
             return Ok(());
         }
+        let begin = std::time::Instant::now();
         let detach = context.network.detach(&record.id);
-        match tokio::time::timeout(context.config.network_deadline, detach).await {
+        let detached = match tokio::time::timeout(context.config.network_deadline, detach).await {
             Ok(result) => result.map_err(|e| PodError::host("detach the pod's network", e)),
             Err(_) => Err(PodError::host("detach the pod's network", "it took too long")),
-        }
+        };
+        context.metrics.network("del", detached.is_ok(), begin.elapsed());
+        detached
     };
     let (network, monitor) = tokio::join!(network, end_monitor(monitor));
     let mut failures: Vec<PodError> = [network, monitor].into_iter().filter_map(Result::err).collect();
