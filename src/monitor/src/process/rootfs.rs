@@ -19,6 +19,7 @@ use std::{
 
 use crisp_host::{
     capability,
+    file::sync_filesystem,
     mount::{self as by_fd, LONGEST_VALUE, NewFilesystem},
 };
 use crisp_model::image::Rootfs;
@@ -66,7 +67,7 @@ pub(super) fn mount_image(
     let run = || -> io::Result<()> {
         fs::create_dir_all(mountpoint)?;
         let mapped = match userns {
-            Some(userns) => MappedLayers::new(lower, userns)?,
+            Some(userns) => MappedLayers::new(lower, userns, mountpoint)?,
             None => MappedLayers { folders: lower.to_vec(), _mounts: vec![] },
         };
         match mapped.folders.as_slice() {
@@ -102,22 +103,29 @@ pub(super) fn mount_idmapped(source: &Path, staging: &Path, userns: BorrowedFd<'
     run().map_err(host(format!("map the ids of {} (its file system may not be able to)", source.display())))
 }
 
-/// Layers cloned with an id mapping: paths through descriptors of unattached mounts, which live as long as this.
+/// Layers cloned with an id mapping: paths through descriptors of their mounts.
 struct MappedLayers {
     folders: Vec<PathBuf>,
     _mounts: Vec<OwnedFd>,
 }
 
 impl MappedLayers {
-    fn new(layers: &[PathBuf], userns: BorrowedFd<'_>) -> io::Result<Self> {
-        let mounts: Vec<OwnedFd> = layers.iter().map(|l| idmap(l, userns)).collect::<io::Result<_>>()?;
+    /// `under`: where they are to be mounted together.
+    fn new(layers: &[PathBuf], userns: BorrowedFd<'_>, under: &Path) -> io::Result<Self> {
+        let mounts: Vec<OwnedFd> =
+            layers.iter().map(|l| idmap(l, userns, under)).collect::<io::Result<_>>()?;
         Ok(Self { folders: mounts.iter().map(through).collect(), _mounts: mounts })
     }
 }
 
-fn idmap(path: &Path, userns: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+/// A mapped clone. Before Linux 6.15 overlayfs takes no mount that is attached nowhere (EINVAL): it is attached where
+/// the overlay will cover it. A descriptor finds it there too. The clone of a shared mount is shared: what is mounted on it next
+/// would appear on the host.
+fn idmap(path: &Path, userns: BorrowedFd<'_>, under: &Path) -> io::Result<OwnedFd> {
     let tree = by_fd::clone_tree(path, false)?;
     by_fd::set_attributes(tree.as_fd(), 0, Some(userns), false)?;
+    by_fd::attach(tree.as_fd(), under)?;
+    mount(None::<&str>, under, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>)?;
     Ok(tree)
 }
 
@@ -128,7 +136,7 @@ fn through(fd: &OwnedFd) -> PathBuf {
 /// The writable layer and its work folder have to lie in one mount: their common parent is mapped, so that what the
 /// container's root writes is root's on the disk too.
 fn idmapped_overlay(rootfs: &Rootfs, userns: BorrowedFd<'_>) -> io::Result<()> {
-    let layers = MappedLayers::new(&rootfs.lower, userns)?;
+    let layers = MappedLayers::new(&rootfs.lower, userns, &rootfs.mountpoint)?;
     let (Some(parent), Some(upper), Some(work)) =
         (rootfs.upper.parent(), rootfs.upper.file_name(), rootfs.work.file_name())
     else {
@@ -137,7 +145,7 @@ fn idmapped_overlay(rootfs: &Rootfs, userns: BorrowedFd<'_>) -> io::Result<()> {
     if rootfs.work.parent() != Some(parent) {
         return Err(io::Error::other("the writable layer and its work folder have different parents"));
     }
-    let parent = idmap(parent, userns)?;
+    let parent = idmap(parent, userns, &rootfs.mountpoint)?;
     let (upper, work) = (through(&parent).join(upper), through(&parent).join(work));
     as_owner(&parent, || overlay(&layers.folders, Some((&upper, &work)), &rootfs.mountpoint))
 }
@@ -161,7 +169,22 @@ fn as_owner<T>(folder: &OwnedFd, work: impl FnOnce() -> io::Result<T>) -> io::Re
 /// A writable one is `volatile` where the kernel can (Linux 5.10), as with CRI-O: without it the end of each container writes the
 /// whole file system of its layer back to the disk, other containers' data included. What that gives up is fsync(2) in the container's own
 /// layer (not in volumes), which could only help after a crash of the host, and after one no container or layer is used again.
+///
+/// The kernel refuses a volatile mount (EIO) as long as nobody has been told of an earlier write error of the file system: it is told
+/// here, once, and so the mount is tried again. Else one such error would keep containers from starting for ever.
 fn overlay(lower: &[PathBuf], upper: Option<(&Path, &Path)>, target: &Path) -> io::Result<()> {
+    match (try_overlay(lower, upper, target), upper) {
+        (Err(e), Some((folder, _))) if e.raw_os_error() == Some(libc::EIO) => {
+            if let Err(error) = File::open(folder).and_then(sync_filesystem) {
+                eprintln!("the file system of {}: {error}", folder.display());
+            }
+            try_overlay(lower, upper, target)
+        }
+        (outcome, _) => outcome,
+    }
+}
+
+fn try_overlay(lower: &[PathBuf], upper: Option<(&Path, &Path)>, target: &Path) -> io::Result<()> {
     let unknown = |e: &io::Error| matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL));
     match overlay_by_fd(lower, upper, target) {
         Err(e) if unknown(&e) => match overlay_by_options(lower, upper, target, ",volatile") {
