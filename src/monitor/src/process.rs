@@ -8,7 +8,7 @@
 //!   handle     what is done for each request
 //!   pod        the facts: infra container, containers, execs
 //!   jobs       workers at work, and what becomes of what they report
-//!   reap       exits: exit codes, out-of-memory kills, records, events
+//!   reap       exits: exit codes, records, events; `oom` counts out-of-memory kills
 //!   output     the containers' streams: log, attached clients
 //!   worker     the fork; `report` is what a worker tells
 //!     infra, create, exec, remove   what workers do
@@ -29,6 +29,7 @@ mod infra;
 mod jobs;
 mod last_leg;
 mod log_file;
+mod oom;
 mod output;
 mod pause;
 mod peer;

@@ -24,6 +24,7 @@ use super::{
     create, exec, failed, host, infra, invalid,
     jobs::Kind,
     log_file::LogFile,
+    oom::Kills,
     output::{self, Output, Streams},
     pod::{Container, Exec, ExecGroup, Phase, cgroup_path},
     remove,
@@ -379,6 +380,8 @@ fn container(wanted: &Create) -> Result<Container, Failure> {
         streams: Streams::default(),
         started_at: None,
         exit: None,
+        systemd: wanted.cgroup.systemd,
+        kills: Kills::default(),
         removing: false,
         lingering: Vec::new(),
     })

@@ -188,6 +188,9 @@ impl Server {
             // It is not reaped yet, so the number is still its own.
             container.pidfd = proc::pidfd(pid).ok();
             container.own_pids = own_pids;
+            if container.systemd {
+                self.watch_kills(id);
+            }
         }
         if let Some(to) = reply {
             self.reply(to, Ok(Answer::Created { pid: pid.as_raw() }), vec![]);

@@ -15,7 +15,7 @@ use crisp_model::{ContainerId, ExecId, ExitStatus, time::Timestamp};
 use crisp_monitor::protocol::{Cgroup, ContainerReport, Failure, Infra};
 use nix::unistd::Pid;
 
-use super::{failed, output::Streams};
+use super::{failed, oom::Kills, output::Streams};
 
 /// Where a container is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +59,9 @@ pub(super) struct Container {
     pub(super) streams: Streams,
     pub(super) started_at: Option<Timestamp>,
     pub(super) exit: Option<ExitStatus>,
+    /// systemd has made its cgroup, and removes it.
+    pub(super) systemd: bool,
+    pub(super) kills: Kills,
     /// A worker is removing it.
     pub(super) removing: bool,
     /// cgroups of execs that have ended and left processes behind.
@@ -128,6 +131,8 @@ pub(super) struct Pod {
     /// Until it is reaped.
     pub(super) infra_pid: Option<Pid>,
     pub(super) infra_exit: Option<ExitStatus>,
+    /// Out-of-memory kills of containers that are removed.
+    pub(super) kills_of_removed: u64,
     pub(super) containers: Vec<Container>,
     pub(super) execs: Vec<Exec>,
 }

@@ -1,11 +1,10 @@
-//! Exits: what a process ended with, what the kernel's out-of-memory killer did, the record, the event.
+//! Exits: what a process ended with, the record, the event.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-use crisp_host::cgroup::CgroupFs;
 use crisp_model::{ExitStatus, time::Timestamp};
 use crisp_monitor::protocol::Event;
 use nix::{
@@ -42,14 +41,6 @@ fn status(code: i32, signal: Option<i32>) -> ExitStatus {
     ExitStatus { code, signal, oom_killed: false, finished_at: Timestamp::now() }
 }
 
-/// Processes of the cgroup that the out-of-memory killer took, as the kernel counts them.
-fn oom_kills(cgroups: &CgroupFs, cgroup: &str) -> u64 {
-    let file = if cgroups.layout().is_v2() { "memory.events" } else { "memory.oom_control" };
-    let Ok(Some(folder)) = cgroups.path("memory", cgroup) else { return 0 };
-    let text = fs::read_to_string(folder.join(file)).unwrap_or_default();
-    text.lines().find_map(|l| l.strip_prefix("oom_kill ")?.trim().parse().ok()).unwrap_or(0)
-}
-
 impl Server {
     /// Takes every exit that there is.
     pub(super) fn reap(&mut self) {
@@ -66,6 +57,7 @@ impl Server {
     }
 
     fn exited(&mut self, pid: Pid, code: i32, signal: Option<i32>) {
+        self.look_before_it_goes(pid);
         // What it has reported is older than its end.
         self.hear_all();
         let status = status(code, signal);
@@ -132,9 +124,8 @@ impl Server {
         }
         container.streams.detach_all();
         container.streams.input = None;
-        if let Some(cgroups) = &self.cgroups {
-            status.oom_killed = oom_kills(cgroups, &container.cgroup) > 0;
-        }
+        status.oom_killed = self.settle_kills(at, &status);
+        let container = &mut self.pod.containers[at];
         container.phase = Phase::Exited;
         container.exit = Some(status.clone());
         let id = container.id.clone();

@@ -57,6 +57,8 @@ pub(super) enum Source {
     Job,
     /// A stream of a container.
     Output(ContainerId, usize),
+    /// What the kernel counts in a container's memory.
+    Kills(ContainerId),
 }
 
 /// See the module.
@@ -146,6 +148,7 @@ impl Server {
             Some(Source::Peer) => self.serve(token, events),
             Some(Source::Job) => self.hear(token),
             Some(Source::Output(container, which)) => self.pump(token, &container, which),
+            Some(Source::Kills(container)) => self.look_at_kills(&container),
             None => {}
         }
     }
@@ -160,6 +163,11 @@ impl Server {
     /// Waits for input of a descriptor; it is forgotten when the descriptor is closed and the token removed.
     pub(super) fn watch(&self, fd: &impl AsFd, token: u64) -> io::Result<()> {
         Ok(self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token))?)
+    }
+
+    /// Waits for a change of a kernel's file, which always has input.
+    pub(super) fn watch_changes(&self, fd: &impl AsFd, token: u64) -> io::Result<()> {
+        Ok(self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLPRI, token))?)
     }
 
     // === connections ===
@@ -266,7 +274,10 @@ impl Server {
 
     /// Forgets a container; its descriptors are closed.
     pub(super) fn drop_container(&mut self, id: &ContainerId) {
+        self.keep_count(id);
         self.pod.containers.retain(|c| c.id != *id);
-        self.sources.retain(|_, source| !matches!(source, Source::Output(owner, _) if owner == id));
+        self.sources.retain(
+            |_, source| !matches!(source, Source::Output(owner, _) | Source::Kills(owner) if owner == id),
+        );
     }
 }
