@@ -58,6 +58,22 @@ deb() {
   echo "$folder"
 }
 
+# foreign_deb ARCHITECTURE PACKAGE: the same of another architecture, with lists of its own: the machine's apt learns nothing
+foreign_deb() {
+  local folder=$DEBS/$1-$2 apt=$DEBS/$1.apt options
+  if [ ! -f "$folder.done" ]; then
+    rm -rf "$folder" "$folder.download"
+    mkdir -p "$folder" "$folder.download" "$apt/lists/partial" "$apt/cache/archives/partial"
+    options=(-qq -o "APT::Architecture=$1" -o "APT::Architectures=$1" -o "Dir::State::lists=$apt/lists" -o "Dir::Cache=$apt/cache"
+      -o APT::Sandbox::User=root)
+    (cd "$folder.download" && apt-get "${options[@]}" update && apt-get "${options[@]}" download "$2") >&2 || die "cannot fetch $2 for $1"
+    dpkg-deb -x "$folder.download"/"$2"_*.deb "$folder"
+    rm -rf "$folder.download" "$apt"
+    touch "$folder.done"
+  fi
+  echo "$folder"
+}
+
 # build_packages: what the sources need to compile
 build_packages() {
   need_commands gcc

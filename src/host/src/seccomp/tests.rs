@@ -99,6 +99,7 @@ const ALLOW: u32 = 0x7fff_0000;
 const ERRNO: u32 = 0x0005_0000;
 /// `AUDIT_ARCH_X86_64`, `AUDIT_ARCH_I386`
 const X86_64: u32 = 0xc000_003e;
+#[cfg(target_arch = "x86_64")]
 const I386: u32 = 0x4000_0003;
 
 /// What the kernel would answer: a machine for the instructions that libseccomp writes, over `struct seccomp_data`.
@@ -133,6 +134,7 @@ fn judge(program: &[u8], arch: u32, call: i32, args: [u64; 6]) -> u32 {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
 fn number(name: &str, arch: ScmpArch) -> i32 {
     ScmpSyscall::from_name_by_arch(name, arch).unwrap().as_raw_syscall()
 }

@@ -96,8 +96,17 @@ mod tests {
     fn it_runs_names_itself_and_takes_two_pages() {
         let file = crisp_host::process::sealed_program(c"infra", &program()).unwrap();
         let program = format!("/proc/self/fd/{}", file.as_raw_fd());
+        // For another machine's instructions; it runs in the emulator's process.
+        let emulator = std::env::var_os("CRISP_EMULATOR");
+        let mut command = match &emulator {
+            None => Command::new(program),
+            Some(emulator) => Command::new(emulator),
+        };
+        if emulator.is_some() {
+            command.arg(format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()));
+        }
         // The environment would be pages of its stack.
-        let mut child = Command::new(program).env_clear().spawn().unwrap();
+        let mut child = command.env_clear().spawn().unwrap();
         let status = || fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
         let named = (0..1000).any(|_| {
             std::thread::yield_now();
@@ -108,6 +117,9 @@ mod tests {
         child.kill().unwrap();
         assert_eq!(child.wait().unwrap().signal(), Some(9));
         assert!(named, "{status}");
+        if emulator.is_some() {
+            return;
+        }
         let rss: u32 = status
             .lines()
             .find_map(|l| l.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse().ok())
