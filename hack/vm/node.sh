@@ -91,12 +91,12 @@ pod() {
 J
   crictl runp "$DIR/$1.pod.json"
 }
-# container POD-ID POD-NAME NAME COMMAND [LINUX]: created, not started
+# container POD-ID POD-NAME NAME COMMAND [LINUX]: created, not started; MOUNTS: JSON of its mounts
 IMAGE=registry.k8s.io/e2e-test-images/busybox:1.29-2
 container() {
   cat >"$DIR/$3.json" <<J
 {"metadata": {"name": "$3", "attempt": 0}, "image": {"image": "$IMAGE"}, "command": ["sh", "-c", $(printf %s "$4" | jq -Rs .)],
- "log_path": "$3.log", "linux": ${5:-{\}}}
+ "log_path": "$3.log", "mounts": ${MOUNTS:-[]}, "linux": ${5:-{\}}}
 J
   crictl create "$1" "$DIR/$3.json" "$DIR/$2.pod.json"
 }
