@@ -6,10 +6,18 @@
 use std::{
     fs, io,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    path::Path,
 };
 
 use crisp_model::security::{IdMapping, UserNamespace};
-use nix::{errno::Errno, libc, unistd::Pid};
+use nix::{
+    errno::Errno,
+    libc,
+    sched::{CloneFlags, setns, unshare},
+    unistd::Pid,
+};
+
+use crate::mountpoint;
 
 /// The text of `/proc/<pid>/uid_map`.
 pub fn id_map(mappings: &[IdMapping]) -> String {
@@ -50,6 +58,28 @@ pub fn outside(mappings: Option<&[IdMapping]>, id: u32) -> Option<u32> {
     })
 }
 
+/// Makes a network namespace with its loopback device up, and keeps it alive at `at`, which is made with its parents. The
+/// caller's own stays what it is: another thread makes it, and ends.
+pub fn new_network(at: &Path) -> io::Result<()> {
+    if let Some(folder) = at.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let make = || {
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        loopback_up()?;
+        mountpoint::pin(Path::new("/proc/thread-self/ns/net"), at)
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("crisp-netns".to_owned()).spawn_scoped(scope, make)?;
+        thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread has panicked")))
+    })
+}
+
+/// Joins the network namespace that is kept at `at`.
+pub fn join_network(at: &Path) -> io::Result<()> {
+    Ok(setns(fs::File::open(at)?, CloneFlags::CLONE_NEWNET)?)
+}
+
 /// Joins namespaces of a process by its pidfd, all at once (Linux 5.8). `namespaces`: `CLONE_NEW…` flags.
 pub fn join(process: BorrowedFd<'_>, namespaces: libc::c_int) -> io::Result<()> {
     // SAFETY: numbers only.
@@ -78,6 +108,29 @@ pub fn loopback_up() -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_network_is_made_and_kept() {
+        use std::os::unix::fs::MetadataExt;
+        let folder = tempfile::tempdir().expect("folder");
+        let at = folder.path().join("netns/pod");
+        let own = || fs::metadata("/proc/thread-self/ns/net").expect("stat").ino();
+        let before = own();
+        new_network(&at).expect("made");
+        assert_eq!(own(), before, "this thread has been moved");
+        let made = fs::metadata(&at).expect("stat").ino();
+        assert_ne!(made, before);
+        assert!(new_network(&at).is_err(), "made twice");
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                join_network(&at).expect("joined");
+                assert_eq!(own(), made);
+                let devices = fs::read_to_string("/proc/thread-self/net/dev").expect("devices");
+                assert!(devices.contains("lo:"), "{devices}");
+            });
+        });
+        mountpoint::unmount_if_mounted(&at).expect("unpin");
+    }
 
     #[test]
     fn maps_read_inside_outside_length() {

@@ -10,6 +10,9 @@ use std::{path::PathBuf, process::ExitCode};
 
 use crisp_model::SandboxId;
 
+#[global_allocator]
+static MEMORY: crisp_host::allocator::Workers = crisp_host::allocator::Workers::new();
+
 fn arguments() -> Result<(PathBuf, SandboxId), String> {
     let mut args = std::env::args_os().skip(1);
     let (Some(dir), Some(sandbox), None) = (args.next(), args.next(), args.next()) else {

@@ -130,6 +130,8 @@ pub enum Terminal {
 pub struct StartInfra {
     /// A network namespace of the pod's own.
     pub network: bool,
+    /// Where it is kept, if it is there already, with its loopback device up; else it is made.
+    pub netns: Option<PathBuf>,
     /// An IPC namespace of the pod's own.
     pub ipc: bool,
     /// A UTS namespace of the pod's own.

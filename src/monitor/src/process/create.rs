@@ -4,6 +4,7 @@
 //! libcontainer make the container's init, and ends. Init waits to be started inside of [`Tail`], our executor, and goes the
 //! last leg itself. What the worker has mounted lives on in init's namespace only.
 
+mod cgroups;
 mod dev;
 mod spec;
 mod tail;
@@ -64,7 +65,11 @@ pub(super) fn create(
     let dir = given.dir.clone();
     let outcome = group::make(cgroups, &cgroup).and_then(|path| {
         group::limit(cgroups, &path, &wanted.spec)?;
-        make(reporter, wanted, given, &bundle, || group::enter(reporter, cgroups, &cgroup, &path))
+        let own = match cgroups.layout().is_v2() {
+            true => vec![],
+            false => cgroups.paths(&path).map_err(failed("find the container's cgroup"))?,
+        };
+        make(reporter, wanted, given, (&bundle, &own), || group::enter(reporter, cgroups, &cgroup, &path))
     });
     // libcontainer has read it, and nothing else needs it; it is tens of kilobytes of memory.
     let _ = fs::remove_dir_all(&bundle);
@@ -84,7 +89,7 @@ fn make(
     reporter: &Reporter,
     wanted: CreateContainer,
     given: Given,
-    bundle: &std::path::Path,
+    (bundle, own_cgroups): (&std::path::Path, &[PathBuf]),
     enter_cgroup: impl FnOnce() -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     infra::set_oom_score(wanted.process.oom_score_adj, given.oom_score);
@@ -116,6 +121,8 @@ fn make(
             _ => rootfs::mount_idmapped(&volume.source, &volume.staging, new_userns(&maps)?.as_fd())?,
         }
     }
+
+    config.stage_cgroups(own_cgroups, &given.dir.join("cgroups"))?;
 
     fs::create_dir_all(bundle).map_err(host(format!("make {}", bundle.display())))?;
     let file = bundle.join("config.json");

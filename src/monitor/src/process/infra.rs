@@ -42,6 +42,11 @@ pub(super) fn start(
         cgroups.join_self(&cgroup).map_err(failed("join the pod's cgroup"))?;
     }
     set_oom_score(wanted.oom_score_adj, oom_score);
+    if let Some(netns) = wanted.netns.as_ref().filter(|_| wanted.network) {
+        // This worker joins, its child is born there.
+        let operation = || format!("join the pod's network at {}", netns.display());
+        namespace::join_network(netns).map_err(host(operation()))?;
+    }
     let program = proc::sealed_program(c"crisp-infra", &pause::program())
         .map_err(host("make the infra container's program"))?;
     let (mut wait, mut go) = std::io::pipe().map_err(host("pipe"))?;
@@ -79,7 +84,7 @@ pub(super) fn set_oom_score(wanted: Option<i32>, inherited: i32) {
 fn namespaces(wanted: &StartInfra) -> libc::c_int {
     let flags = [
         (true, libc::CLONE_NEWNS),
-        (wanted.network, libc::CLONE_NEWNET),
+        (wanted.network && wanted.netns.is_none(), libc::CLONE_NEWNET),
         (wanted.ipc, libc::CLONE_NEWIPC),
         (wanted.uts, libc::CLONE_NEWUTS),
         (wanted.pid, libc::CLONE_NEWPID),
@@ -99,7 +104,7 @@ fn become_infra(wanted: &StartInfra, program: &OwnedFd) -> Result<(), Failure> {
         nix::unistd::sethostname(&wanted.hostname)
             .map_err(|e| invalid(format!("hostname {:?}", wanted.hostname), e.desc()))?;
     }
-    if wanted.network {
+    if wanted.network && wanted.netns.is_none() {
         namespace::loopback_up().map_err(host("set the loopback device up"))?;
     }
     for (name, value) in &wanted.sysctls {

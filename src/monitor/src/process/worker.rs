@@ -44,6 +44,7 @@ pub(super) fn fork(
             Ok(Worker { pid, reports: ours })
         }
         None => {
+            crate::MEMORY.never_free();
             let mut keep = keep.to_vec();
             keep.push(theirs.as_raw_fd());
             // SAFETY: the worker touches no owner of what is closed here, and ends without dropping any.

@@ -1,15 +1,17 @@
 //! RunPodSandbox: from a configuration to a running infra container with a network.
 //!
 //! ```text
-//!   record (intent) --------------------\
-//!   files, /dev/shm ---------------------+--> pin the network namespace --> network ADD --> record (fact)
-//!   monitor started --> infra container /
+//!   record (intent) --> files, /dev/shm ---\
+//!          \---> network ADD ---------------+--> record (fact)
+//!   network namespace, pinned \            /
+//!   monitor started -----------> infra container
 //! ```
 //!
-//! What can run beside something else does. When a step fails, everything is torn down by [`super::stop::tear_down`], which is
+//! What can run beside something else does. The network of a pod with a user namespace, which has to own it, or with sysctls for
+//! it is made by the infra container, and attached after that. When a step fails, everything is torn down by [`super::stop::tear_down`], which is
 //! idempotent and knows nothing of how far it got; after a crash `recover` calls the same.
 
-use std::sync::Arc;
+use std::{net::IpAddr, path::PathBuf, sync::Arc};
 
 use crisp_model::{LinuxResources, security::NamespaceMode};
 use crisp_monitor::{
@@ -18,7 +20,7 @@ use crisp_monitor::{
 };
 use crisp_network::PodAttachment;
 use crisp_store::Durability;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::{files, stop};
 use crate::{
@@ -80,14 +82,49 @@ async fn bring_up(
     let dir = context.pod_dir(&record.id);
     // The monitor's socket needs the folder, which is one system call.
     make_folder(&dir)?;
-    let intent = record.clone();
+    let early = record.attached && network_first(record);
+    let (intent, netns) = (record.clone(), context.netns(&record.id));
+    let (tell_stored, stored) = watch::channel(false);
+    let (tell_made, made) = watch::channel(false);
     let prepared = context.blocking(move |c| {
         c.sandboxes.put(intent.id.as_str(), &intent, Durability::Power)?;
+        tell_stored.send_replace(true);
         files::make(&c.pod_dir(&intent.id), &intent.config)
     });
-    let started = start_infra(context, record, monitor);
-    let (prepared, started) = tokio::join!(prepared, started);
+    let at = netns.clone();
+    let network = async {
+        if !early {
+            return Ok::<(), PodError>(());
+        }
+        let make = move || {
+            make_network(&at)?;
+            tell_made.send_replace(true);
+            Ok(())
+        };
+        context.blocking(move |_| make()).await?
+    };
+    let known = record.clone();
+    let attached = async {
+        // An address that was given is found again only by a stored intent. What fails is told by the others.
+        if early && done(stored).await && done(made.clone()).await {
+            Some(attach(context, &known).await)
+        } else {
+            None
+        }
+    };
+    let started = start_infra(context, record, monitor, early.then(|| (netns.clone(), made.clone())));
+    // All of them end before anything is undone.
+    let rest = async {
+        // In this order: the two that block are on their way before the monitor's start takes this thread.
+        let all = tokio::join!(network, prepared, started);
+        if early {
+            op.stage.enter("attaching the network");
+        }
+        all
+    };
+    let ((network, prepared, started), attached) = tokio::join!(rest, attached);
     prepared??;
+    network?;
     let (infra, events) = started?;
     // A pod's cgroup belongs to whoever made it; that of a pod that named no parent is ours, with its limits.
     if record.config.cgroup_parent.is_empty() && record.config.resources != LinuxResources::default() {
@@ -95,15 +132,14 @@ async fn bring_up(
         let (cgroup, limits) = (context.pod_cgroup(&record.id, ""), record.config.resources.clone());
         context.blocking(move |c| c.limit(&cgroup, &limits)).await??;
     }
-    if record.attached {
+    if let Some(attached) = attached {
+        record.ips = attached?;
+    } else if record.attached {
         op.stage.enter("pinning the network namespace");
-        let (pid, netns) = (infra.pid, context.netns(&record.id));
+        let pid = infra.pid;
         context.blocking(move |_| pin(pid, &netns)).await??;
         op.stage.enter("attaching the network");
-        let begin = std::time::Instant::now();
-        let attached = context.network.attach(&attachment(context, record)).await;
-        context.metrics.network("add", attached.is_ok(), begin.elapsed());
-        record.ips = attached.map_err(|e| PodError::host("attach the pod's network", e))?.ips;
+        record.ips = attach(context, record).await?;
     }
     record.infra = Some(infra);
     op.stage.enter("storing the record");
@@ -111,6 +147,30 @@ async fn bring_up(
     // The addresses are in the network's own records; this one only has to survive the daemon.
     context.blocking(move |c| c.sandboxes.put(fact.id.as_str(), &fact, Durability::Process)).await??;
     Ok(events)
+}
+
+/// Whether the network can be made and attached beside everything else. Not if the pod's user namespace has to own it, nor if
+/// devices are to be made as the pod's sysctls say.
+fn network_first(record: &SandboxRecord) -> bool {
+    record.config.security.namespaces.user.is_none()
+        && !record.config.sysctls.keys().any(|name| name.starts_with("net"))
+}
+
+async fn attach(context: &Context, record: &SandboxRecord) -> Result<Vec<IpAddr>, PodError> {
+    let begin = std::time::Instant::now();
+    let attached = context.network.attach(&attachment(context, record)).await;
+    context.metrics.network("add", attached.is_ok(), begin.elapsed());
+    Ok(attached.map_err(|e| PodError::host("attach the pod's network", e))?.ips)
+}
+
+fn make_network(at: &std::path::Path) -> Result<(), PodError> {
+    crisp_host::namespace::new_network(at)
+        .map_err(|e| PodError::host(format!("make a network namespace at {}", at.display()), e))
+}
+
+/// Whether the other side has said that it is done; false: it has failed.
+async fn done(mut step: watch::Receiver<bool>) -> bool {
+    step.wait_for(|done| *done).await.is_ok()
 }
 
 fn make_folder(dir: &std::path::Path) -> Result<(), PodError> {
@@ -123,6 +183,7 @@ async fn start_infra(
     context: &Arc<Context>,
     record: &SandboxRecord,
     slot: &mut Option<Monitor>,
+    network_at: Option<(PathBuf, watch::Receiver<bool>)>,
 ) -> Result<(Infra, mpsc::Receiver<Event>), PodError> {
     let binary = context.config.monitor.clone();
     let dir = context.pod_dir(&record.id);
@@ -132,8 +193,17 @@ async fn start_infra(
     let namespaces = &config.security.namespaces;
     let of_pod = |mode: &NamespaceMode| *mode == NamespaceMode::Pod;
     let network = of_pod(&namespaces.network);
+    let netns = match network_at {
+        Some((at, made)) => match done(made).await {
+            true => Some(at),
+            // What has failed says so itself.
+            false => return Err(PodError::host("start the infra container", "it has no network namespace")),
+        },
+        None => None,
+    };
     let infra = StartInfra {
         network,
+        netns,
         ipc: of_pod(&namespaces.ipc),
         // The CRI has no mode for UTS: it goes with the network, as in every runtime.
         uts: network,

@@ -1,6 +1,11 @@
 //! The OCI spec on its way to libcontainer: what has to be looked at, and what only the host's root can do.
 
-use std::{fs::File, io, os::fd::AsRawFd, path::PathBuf};
+use std::{
+    fs::File,
+    io,
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
+};
 
 use serde_json::Value;
 
@@ -59,6 +64,11 @@ impl Spec {
     /// See [`super::dev`].
     pub(super) fn set_dev_aside(&mut self) -> Vec<super::dev::Aside> {
         super::dev::set_aside(&mut self.0)
+    }
+
+    /// See [`super::cgroups`].
+    pub(super) fn stage_cgroups(&mut self, own: &[PathBuf], staging: &Path) -> Result<(), Failure> {
+        super::cgroups::stage(&mut self.0, own, staging)
     }
 
     /// Opens the namespaces that are to be joined and names them by descriptor. They are to be kept open until
