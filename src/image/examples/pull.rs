@@ -21,6 +21,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         root: folder.join("images"),
         containers_root: folder.join("containers"),
         certs_dirs: vec![folder.join("certs.d")],
+        docker_config: std::env::var_os("DOCKER_CONFIG")
+            .map(|folder| PathBuf::from(folder).join("config.json")),
         ..ImageStoreConfig::default()
     };
     let (store, report) = ImageStore::open(config).await?;

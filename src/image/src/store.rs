@@ -251,7 +251,7 @@ impl ImageStore {
 fn lock(config: &ImageStoreConfig) -> Result<nix::fcntl::Flock<std::fs::File>, ImageError> {
     let path = config.root.join("lock");
     let host = |operation, e| ImageError::host(operation, path.display().to_string(), e);
-    std::fs::create_dir_all(&config.root).map_err(|e| host("making the folder of", e))?;
+    crisp_host::file::private_folder(&config.root).map_err(|e| host("making the folder of", e))?;
     let file = std::fs::File::options()
         .create(true)
         .truncate(false)

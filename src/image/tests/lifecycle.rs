@@ -142,16 +142,6 @@ async fn folders_without_entries_look_as_below() {
     }
 }
 
-fn example() -> PathBuf {
-    let test = std::env::current_exe().expect("own path");
-    let path = test.parent().and_then(Path::parent).expect("target folder").join("examples/pull");
-    assert!(
-        path.exists(),
-        "{path:?} is built by `cargo test -p crisp-image`, or by `cargo build --examples`"
-    );
-    path
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_fifty_moments() {
     let registry = Fake::start();
@@ -160,7 +150,7 @@ async fn killed_at_fifty_moments() {
     let name = format!("{}/image", registry.address());
     let root = tempfile::tempdir().expect("folder");
     let start_pull = |folder: &Path| {
-        Command::new(example())
+        Command::new(support::example())
             .arg(folder)
             .arg(&name)
             .stdout(Stdio::null())
@@ -215,6 +205,32 @@ impl Drop for Tmpfs {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
+}
+
+/// Removing returns before the files are gone; a pull that needs their place must not fail by that.
+#[tokio::test(flavor = "multi_thread")]
+async fn removed_images_make_room() {
+    let registry = Fake::start();
+    let root = tempfile::tempdir().expect("folder");
+    for name in ["one", "two"] {
+        let tree = root.path().join(name);
+        std::fs::create_dir(&tree).expect("folder");
+        for n in 0..3000 {
+            std::fs::write(tree.join(n.to_string()), name).expect("file");
+        }
+        let packed =
+            Command::new("tar").arg("-C").arg(root.path()).args(["-cf", "-", name]).output().expect("tar");
+        registry.add(name, &[(packed.stdout.clone(), packed.stdout)]);
+    }
+    // A file takes a page of 4 KiB: there is room for one of the two.
+    let disk = Tmpfs::new(root.path().join("disk"), "18m");
+    let store = open(&disk.0).await;
+    for round in 0..8 {
+        let name = format!("{}/{}", registry.address(), if round % 2 == 0 { "one" } else { "two" });
+        let image = store.pull(&name, None).await.unwrap_or_else(|e| panic!("round {round}: {e}"));
+        store.remove(&image.id).await.expect("remove");
+    }
+    drop(store);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -147,8 +147,8 @@ impl Index {
         std::fs::read(&path).map_err(|e| ImageError::host("reading", path.display().to_string(), e))
     }
 
-    /// Writes an image's configuration and manifest. They become durable with the commit of its layers.
-    pub(crate) fn write_raw(&self, id: &Digest, config: &[u8], manifest: &[u8]) -> Result<(), ImageError> {
+    /// Writes an image's configuration and manifest, durably.
+    fn write_raw(&self, id: &Digest, config: &[u8], manifest: &[u8]) -> Result<(), ImageError> {
         for (what, bytes) in [("config", config), ("manifest", manifest)] {
             let path = self.folder.join(format!("{}.{what}", id.hex()));
             // The same id has the same configuration, so only a missing or damaged one is replaced.
@@ -161,13 +161,16 @@ impl Index {
         Ok(())
     }
 
-    /// Records an image and gives it its new names, which other images lose. Blocking.
+    /// Records an image with its configuration and manifest and gives it its new names, which other images lose. Blocking.
     pub(crate) fn record(
         &self,
         mut record: ImageRecord,
+        (config, manifest): (&[u8], &[u8]),
         layers: Vec<Arc<Layer>>,
     ) -> Result<Arc<Image>, ImageError> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        // Under the lock: a removal of the same image may just have taken them away.
+        self.write_raw(&record.id, config, manifest)?;
         let (losers, unchanged) = {
             let mut state = self.state();
             let present = state.images.get(&record.id).cloned();

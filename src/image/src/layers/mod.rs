@@ -73,12 +73,26 @@ pub(crate) struct Staging {
     layers: Arc<Layers>,
     number: u64,
     armed: bool,
+    trash: u64,
     _quiet: Quiet,
 }
 
 impl Staging {
     pub(crate) fn path(&self) -> PathBuf {
         self.layers.staging_path(self.number)
+    }
+
+    /// The disk is full: throws this layer away, and deletes what was removed before, too, which does not happen at once.
+    /// Tells whether there is more room now than when this layer was begun. Blocking.
+    pub(crate) fn make_room(self) -> bool {
+        let layers = Arc::clone(&self.layers);
+        // Asked before the remains of this layer are in the trash.
+        let more = layers.trash.has_more_room_than(self.trash);
+        drop(self);
+        if more {
+            layers.trash.empty_now();
+        }
+        more
     }
 
     /// What was unpacked is whole; writes its record. Not durable before [`Layers::commit`].
@@ -184,17 +198,13 @@ impl Layers {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let path = self.staging_path(number);
         std::fs::create_dir(&path).map_err(|e| ImageError::host("making", path.display().to_string(), e))?;
-        Ok(Staging { layers: Arc::clone(self), number, armed: true, _quiet: self.trash.quiet() })
-    }
-
-    /// Whether deleting can make room: what was removed before is not freed at once.
-    pub(crate) fn can_make_room(&self) -> bool {
-        self.trash.has_any()
-    }
-
-    /// Frees what has been removed, at once. Blocking.
-    pub(crate) fn make_room(&self) {
-        self.trash.empty_now();
+        Ok(Staging {
+            layers: Arc::clone(self),
+            number,
+            armed: true,
+            trash: self.trash.mark(),
+            _quiet: self.trash.quiet(),
+        })
     }
 
     /// Makes layers durable: one syncfs for all of them, then the renames that make them part of the store. Blocking.

@@ -73,6 +73,11 @@ impl Pace {
         }
     }
 
+    /// Emptyings that have ended.
+    pub(super) fn ended(&self) -> u64 {
+        self.state().ended
+    }
+
     /// Waits for an emptying that begins after this call. `wake` makes one begin. Blocking.
     pub(super) fn hurry(&self, wake: impl Fn(), at_most: Duration) {
         let until = Instant::now() + at_most;

@@ -80,8 +80,17 @@ impl Trash {
         Quiet(Arc::clone(&self.pace))
     }
 
-    /// Whether something waits to be deleted.
-    pub(crate) fn has_any(&self) -> bool {
+    /// For [`Self::has_more_room_than`].
+    pub(crate) fn mark(&self) -> u64 {
+        self.pace.ended()
+    }
+
+    /// Whether something has been deleted since the mark, or waits to be.
+    pub(crate) fn has_more_room_than(&self, mark: u64) -> bool {
+        self.has_any() || self.pace.ended() != mark
+    }
+
+    fn has_any(&self) -> bool {
         std::fs::read_dir(&self.folder).is_ok_and(|mut entries| entries.next().is_some())
     }
 

@@ -141,17 +141,18 @@ struct Failed {
 
 /// Unpacks one layer; nothing of it stays on failure. Blocking.
 fn unpack<R: BufRead + Send>(inner: &Inner, source: R, expected: &Expected) -> Result<Arc<Layer>, Failed> {
-    let fail = |error| {
-        // Asked before this layer's own remains are in the trash, too.
-        let made_room = matches!(error, ImageError::NoSpace { .. }) && inner.layers.can_make_room();
-        if made_room {
-            inner.layers.make_room();
-        }
-        Failed { error, made_room }
-    };
-    let staging = inner.layers.stage().map_err(fail)?;
+    let failed = |error| Failed { error, made_room: false };
+    let staging = inner.layers.stage().map_err(failed)?;
     let limits =
         StreamLimits { bytes: inner.config.max_unpacked_bytes, entries: inner.config.max_layer_entries };
-    let unpacked = unpack_layer(source, &staging.path(), expected, limits).map_err(fail)?;
-    staging.finish(LayerRecord::new(expected.diff_id.clone(), expected.blob.clone(), unpacked)).map_err(fail)
+    let unpacked = match unpack_layer(source, &staging.path(), expected, limits) {
+        Ok(unpacked) => unpacked,
+        Err(error @ ImageError::NoSpace { .. }) => {
+            return Err(Failed { error, made_room: staging.make_room() });
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    staging
+        .finish(LayerRecord::new(expected.diff_id.clone(), expected.blob.clone(), unpacked))
+        .map_err(failed)
 }

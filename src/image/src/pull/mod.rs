@@ -30,6 +30,9 @@ use crate::{
     store::Inner,
 };
 
+/// As many as overlayfs stacks (`OVL_MAX_STACK` of fs/overlayfs).
+const MAX_LAYERS: usize = 500;
+
 /// Documents of one image, all checked.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -137,6 +140,9 @@ pub(crate) fn check_plan(
         let why = format!("{} layers, but {} diff ids", manifest.layers.len(), config.diff_ids.len());
         return Err(ImageError::damaged(what, why));
     }
+    if manifest.layers.len() > MAX_LAYERS {
+        return Err(ImageError::TooLarge { what: what.to_owned(), limit: MAX_LAYERS as u64, unit: "layers" });
+    }
     if let Some(layer) = manifest.layers.iter().find(|layer| layer.size > inner.config.max_layer_bytes) {
         let what = format!("layer {} of {what}", layer.digest);
         return Err(ImageError::TooLarge { what, limit: inner.config.max_layer_bytes, unit: "bytes" });
@@ -153,8 +159,6 @@ pub(crate) async fn finish(
 ) -> Result<Arc<Image>, ImageError> {
     crate::blocking(move || {
         let id = plan.manifest.config.digest.clone();
-        // Beside the record, and before the sync that makes all of it durable.
-        inner.index.write_raw(&id, &plan.config_bytes, &plan.manifest_bytes)?;
         inner.layers.commit(&layers)?;
         let fixups = crate::rootfs::fixups(&inner.layers, &layers)?;
         let recorded = |(layer, blob): (&Arc<Layer>, &Descriptor)| RecordedLayer {
@@ -175,7 +179,7 @@ pub(crate) async fn finish(
             annotations: plan.manifest.annotations,
             fixups,
         };
-        inner.index.record(record, layers)
+        inner.index.record(record, (&plan.config_bytes, &plan.manifest_bytes), layers)
     })
     .await
 }

@@ -54,6 +54,11 @@ impl Host {
     }
 }
 
+/// On loopback: a proxy would look for it on another machine.
+pub(crate) fn is_here(url: &Url) -> bool {
+    is_loopback(&authority(url))
+}
+
 /// `host[:port]` of a URL.
 pub fn authority(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();

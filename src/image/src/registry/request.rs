@@ -9,7 +9,7 @@ use super::{
     Registries,
     auth::{Credentials, Key},
     challenge,
-    hosts::{Host, Tls},
+    hosts::{Host, Tls, is_here},
 };
 use crate::error::ImageError;
 
@@ -60,7 +60,8 @@ impl Registries {
     /// Sends a request, answering the challenge that may come and following redirects. Returns the first answer that
     /// is a success.
     pub(crate) async fn get(&self, host: &Host, ask: &Ask<'_>) -> Result<Response, Failure> {
-        let client = self.clients.get(&host.tls, host.dial_timeout).map_err(Failure::Local)?;
+        let client =
+            self.clients.get(&host.tls, host.dial_timeout, is_here(&host.base)).map_err(Failure::Local)?;
         let mut url = host.base.clone();
         url.set_path(&format!("{}/{}", host.base.path().trim_end_matches('/'), ask.path));
         if let Some(namespace) = &host.namespace {
@@ -151,7 +152,7 @@ impl Registries {
             let stays = next.origin() == host.base.origin();
             let client = self
                 .clients
-                .get(if stays { &host.tls } else { &stranger_tls }, host.dial_timeout)
+                .get(if stays { &host.tls } else { &stranger_tls }, host.dial_timeout, is_here(&next))
                 .map_err(Failure::Local)?;
             let mut kept = HeaderMap::new();
             let harmless: [HeaderName; 2] = [header::ACCEPT, header::RANGE];

@@ -34,14 +34,16 @@ struct Key {
     files: Vec<Digest>,
     skip_verify: bool,
     dial_timeout: Duration,
+    direct: bool,
 }
 
 impl Clients {
-    /// The client for these certificates.
+    /// The client for these certificates. `direct`: whatever proxies the environment names.
     pub(crate) fn get(
         &self,
         tls: &Tls,
         dial_timeout: Option<Duration>,
+        direct: bool,
     ) -> Result<reqwest::Client, ImageError> {
         let mut files = Vec::new();
         let paths =
@@ -53,12 +55,13 @@ impl Clients {
             files,
             skip_verify: tls.skip_verify,
             dial_timeout: dial_timeout.unwrap_or(CONNECT_TIMEOUT),
+            direct,
         };
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = known.get(&key) {
             return Ok(client.clone());
         }
-        let client = build(tls, key.dial_timeout)?;
+        let client = build(tls, key.dial_timeout, direct)?;
         if known.len() >= MAX_CLIENTS {
             known.clear();
         }
@@ -71,8 +74,10 @@ fn read(path: &Path) -> Result<Vec<u8>, ImageError> {
     std::fs::read(path).map_err(|e| ImageError::Config { path: path.to_owned(), why: e.to_string() })
 }
 
-fn build(tls: &Tls, connect_timeout: Duration) -> Result<reqwest::Client, ImageError> {
-    reqwest::Client::builder()
+fn build(tls: &Tls, connect_timeout: Duration, direct: bool) -> Result<reqwest::Client, ImageError> {
+    let builder = reqwest::Client::builder();
+    let builder = if direct { builder.no_proxy() } else { builder };
+    builder
         .tls_backend_preconfigured(rustls_config(tls)?)
         // Redirects are followed by hand: credentials and configured headers must stay with their host.
         .redirect(reqwest::redirect::Policy::none())

@@ -14,7 +14,7 @@ mod usage;
 mod volume;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io,
     os::unix::fs::{DirBuilderExt, PermissionsExt, chown},
     path::{Path, PathBuf},
@@ -84,7 +84,7 @@ impl Containers {
     ) -> Result<(Self, Vec<String>), ImageError> {
         let host =
             |operation, path: &Path, e: io::Error| ImageError::host(operation, path.display().to_string(), e);
-        std::fs::create_dir_all(root).map_err(|e| host("making", root, e))?;
+        file::private_folder(root).map_err(|e| host("making", root, e))?;
         let trash_path = root.join(".trash");
         let trash = Trash::open(&trash_path).map_err(|e| host("opening", &trash_path, e))?;
         let by_number: HashMap<u64, &Arc<Layer>> =
@@ -183,18 +183,18 @@ impl Containers {
         merged::read(&self.layers, &image.layers, path, limit)
     }
 
-    /// Folders of an image's layers, topmost first.
+    /// Folders of an image's layers, topmost first, each once. A layer may be there several times (empty ones often are),
+    /// which overlayfs refuses; the topmost hides or shows again all that those below it would.
     fn stack(&self, image: &Image, without_upper: bool) -> Vec<PathBuf> {
         // What lies below a layer that hides everything is of no use.
         let bottom = image.layers.iter().rposition(|layer| layer.record.opaque_root).unwrap_or(0);
-        let mut stack: Vec<PathBuf> =
-            image.layers[bottom..].iter().rev().map(|layer| self.layers.files(layer)).collect();
-        while stack.len() < if without_upper { 2 } else { 1 } {
-            stack.push(self.layers.empty());
-        }
-        if without_upper && stack[0] == stack[1] {
-            stack[1] = self.layers.empty_twin();
-        }
+        let mut taken = HashSet::new();
+        let once = image.layers[bottom..].iter().rev().filter(|layer| taken.insert(layer.number));
+        let mut stack: Vec<PathBuf> = once.map(|layer| self.layers.files(layer)).collect();
+        // overlayfs wants one layer, and two where none is writable.
+        let spare = [self.layers.empty(), self.layers.empty_twin()];
+        let wanted = if without_upper { 2usize } else { 1 };
+        stack.extend(spare.into_iter().take(wanted.saturating_sub(stack.len())));
         stack
     }
 

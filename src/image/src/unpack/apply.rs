@@ -41,6 +41,9 @@ pub struct Limits {
     pub entries: u64,
 }
 
+/// Most memory for what is known about folders until the end: a million everyday ones take less than 200 MiB.
+const MAX_KEPT: usize = 256 << 20;
+
 /// What came out of an archive.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Unpacked {
@@ -122,10 +125,14 @@ pub fn unpack<R: BufRead, W: Write>(
             let Some(entry) = archive.next_entry()? else { return Ok(false) };
             name = printable(&entry.path);
             entries += 1;
-            if entries > limits.entries {
+            unpacker.entry(entry, &mut archive)?;
+            // One entry may stand for a thousand folders.
+            if entries + unpacker.tree.implied.len() as u64 > limits.entries {
                 return Err(Cause::TooMany(limits.entries));
             }
-            unpacker.entry(entry, &mut archive)?;
+            if unpacker.kept + unpacker.tree.implied_bytes > MAX_KEPT {
+                return Err(Cause::Refused("names and attributes of folders that take 256 MiB".into()));
+            }
             Ok(true)
         };
         match step() {
@@ -145,6 +152,8 @@ pub fn unpack<R: BufRead, W: Write>(
 struct Unpacker {
     tree: Tree,
     folders: Vec<(LayerPath, Attributes)>,
+    /// Memory that those take.
+    kept: usize,
     totals: Unpacked,
     in_user_namespace: bool,
 }
@@ -154,6 +163,7 @@ impl Unpacker {
         Self {
             tree: Tree::new(root),
             folders: Vec::new(),
+            kept: 0,
             totals: Unpacked { recipe_is_whole: true, ..Unpacked::default() },
             in_user_namespace: in_user_namespace(),
         }
@@ -168,7 +178,7 @@ impl Unpacker {
         let Some((folder, name)) = path.split() else {
             return match entry.kind {
                 Kind::Folder => {
-                    self.folders.push((LayerPath::parse(b"")?, Attributes::of(entry)));
+                    self.keep(LayerPath::parse(b"")?, Attributes::of(entry));
                     Ok(())
                 }
                 _ => Err(Cause::Refused("something that is no folder takes the place of the root".into())),
@@ -184,7 +194,7 @@ impl Unpacker {
             Kind::Folder => {
                 self.make_folder(parent, name)?;
                 self.totals.bytes += 4096;
-                self.folders.push((path.clone(), Attributes::of(entry)));
+                self.keep(path.clone(), Attributes::of(entry));
             }
             Kind::File => self.file(&path, parent, name, entry, archive)?,
             Kind::HardLink => self.hard_link(parent, name, &entry)?,
@@ -232,6 +242,11 @@ impl Unpacker {
             }
         }
         Ok(())
+    }
+
+    fn keep(&mut self, path: LayerPath, attributes: Attributes) {
+        self.kept += size_of::<LayerPath>() + path.as_bytes().len() + attributes.size();
+        self.folders.push((path, attributes));
     }
 
     fn make_folder(&mut self, parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Cause> {

@@ -30,6 +30,12 @@ pub(crate) struct Attributes {
 }
 
 impl Attributes {
+    /// Memory it takes.
+    pub(crate) fn size(&self) -> usize {
+        let xattrs = self.xattrs.iter().map(|(name, value)| name.as_bytes().len() + value.len() + 64);
+        size_of::<Self>() + xattrs.sum::<usize>()
+    }
+
     pub(crate) fn of(entry: Entry) -> Self {
         let keep =
             |(name, value): (Vec<u8>, Vec<u8>)| is_wanted(&name).then_some((CString::new(name).ok()?, value));

@@ -57,13 +57,21 @@ pub(crate) struct Tree {
     open: HashMap<Vec<u8>, Folder>,
     /// Folders that no entry described (yet): their parents exist only as part of a name.
     pub(crate) implied: Vec<Vec<u8>>,
+    /// Length of their names together.
+    pub(crate) implied_bytes: usize,
     /// Something that was made has been removed again.
     pub(crate) replaced: bool,
 }
 
 impl Tree {
     pub(crate) fn new(root: OwnedFd) -> Self {
-        Self { root: Rc::new(root), open: HashMap::new(), implied: Vec::new(), replaced: false }
+        Self {
+            root: Rc::new(root),
+            open: HashMap::new(),
+            implied: Vec::new(),
+            implied_bytes: 0,
+            replaced: false,
+        }
     }
 
     pub(crate) fn root(&self) -> Folder {
@@ -95,7 +103,10 @@ impl Tree {
         };
         for (at, name) in missing.into_iter().rev() {
             match mkdirat(Some(folder.as_raw_fd()), name, Mode::from_bits_truncate(0o755)) {
-                Ok(()) => self.implied.push(at.to_vec()),
+                Ok(()) => {
+                    self.implied_bytes += at.len() + size_of::<Vec<u8>>();
+                    self.implied.push(at.to_vec());
+                }
                 Err(Errno::EEXIST) => {
                     return Err(TreeError::Refused("a link that leads nowhere is used as a folder"));
                 }

@@ -69,7 +69,7 @@ pub fn free_port() -> u16 {
 }
 
 /// Listening is the event; connecting is how it is seen.
-fn wait_for_port(port: u16) {
+pub fn wait_for_port(port: u16) {
     let until = std::time::Instant::now() + Duration::from_secs(20);
     while TcpStream::connect(("127.0.0.1", port)).is_err() {
         assert!(std::time::Instant::now() < until, "nothing listens on port {port}");
@@ -94,6 +94,17 @@ pub fn make_image(at: &Path, layers: &[&Path]) -> PathBuf {
         run(Command::new("umoci").args(["insert", "--image", &image]).arg(layer).arg("/"));
     }
     layout
+}
+
+/// The program that pulls into a folder: for what can only be seen from outside a process.
+pub fn example() -> PathBuf {
+    let test = std::env::current_exe().expect("own path");
+    let path = test.parent().and_then(Path::parent).expect("target folder").join("examples/pull");
+    assert!(
+        path.exists(),
+        "{path:?} is built by `cargo test -p crisp-image`, or by `cargo build --examples`"
+    );
+    path
 }
 
 /// A configuration below one folder, quick to give up.

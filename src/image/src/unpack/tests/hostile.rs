@@ -263,6 +263,49 @@ fn a_million_entries_are_bounded_by_configuration() {
     assert!(matches!(result, Err(ImageError::TooLarge { limit: 1999, .. })), "{result:?}");
 }
 
+/// Repeats a member for ever.
+struct Endless {
+    member: Vec<u8>,
+    at: usize,
+}
+
+impl std::io::Read for Endless {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let rest = &self.member[self.at..];
+        let count = rest.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&rest[..count]);
+        self.at = (self.at + count) % self.member.len();
+        Ok(count)
+    }
+}
+
+#[test]
+fn what_is_kept_in_memory_is_bounded() {
+    // A folder's attributes wait for the end of the archive.
+    let value = "x".repeat(1_000_000);
+    let mut record = format!("SCHILY.xattr.user.a={value}\n");
+    record = format!("{} {record}", record.len() + 8);
+    assert_eq!(record.split(' ').next().and_then(|n| n.parse().ok()), Some(record.len()));
+    let one = [member(b"x", b'x', b"", record.as_bytes()), member(b"folder", b'5', b"", b"")].concat();
+    // A single name stands for 500 folders that nobody counted.
+    let deep = long_member(&[&b"a/".repeat(500)[..], b"a"].concat(), b'0', b"", b"");
+    for (member, entries, says) in [(one, u64::MAX, "256 MiB"), (deep, 500, "more than 500 entries")] {
+        let cage = Cage::new();
+        let root = std::fs::File::open(cage.layer()).expect("folder").into();
+        let input = std::io::BufReader::with_capacity(1 << 20, Endless { member, at: 0 });
+        let recipe = Recipe::new(std::io::sink()).expect("recipe");
+        let failed = unpack(input, root, recipe, Limits { entries }).expect_err("endless");
+        assert!(failed.to_string().contains(says), "{failed}");
+    }
+}
+
+#[test]
+fn an_implied_folder_may_be_replaced() {
+    let (_cage, result) =
+        try_archive(&[member(b"a/b/c", b'0', b"", b""), member(b"a", b'2', b"elsewhere", b"")]);
+    assert_eq!(result.expect("unpack").implied, [b"".to_vec()]);
+}
+
 fn arbitrary_member() -> impl Strategy<Value = Vec<u8>> {
     let part = prop::sample::select(vec![
         "a",
