@@ -3,7 +3,9 @@
 #   cgroupfs   cgroup v2 alone, crisp makes the cgroups; user namespaces
 #   systemd    systemd makes the cgroups, and runs crisp as its packaged unit
 #   apparmor   cgroupfs, and AppArmor; then critest's specs of it
+#   selinux    cgroupfs, and SELinux with Debian's policy, permissive; run only if it is named
 #   critest    cgroupfs, and AppArmor; the whole of critest. Takes minutes, so it is run only if it is named
+#   critest-systemd   the same with the systemd driver, without AppArmor
 # Prints `ok NAME`, `not ok NAME # why`, `skip NAME # reason`; needs crisp and a static crisp-monitor in $OUT.
 . "$(dirname "$(readlink -f "$0")")/lib/env.sh"
 . "$HACK/lib/packages.sh"
@@ -33,7 +35,9 @@ for variant in "$@"; do
   apparmor)
     in_guest "$variant" cases.sh 300 --apparmor
     FOCUS=AppArmor in_guest "$variant" critest.sh 300 --apparmor ;;
+  selinux) in_guest "$variant" cases.sh 300 --selinux ;;
   critest) in_guest "$variant" critest.sh 3000 --apparmor --mem 4G ;;
+  critest-systemd) in_guest "$variant" critest.sh 3000 --systemd --mem 4G ;;
   *) die "no variant is called $variant" ;;
   esac
 done | {

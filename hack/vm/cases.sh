@@ -50,6 +50,13 @@ case $VARIANT in
 cgroupfs) . /hack/vm/users.sh ;;
 systemd) . /hack/vm/systemd.sh ;;
 apparmor) . /hack/vm/apparmor.sh ;;
+selinux)
+  is "SELinux is on" "$(getenforce)" Permissive
+  # what the pod asks for is taken, and does no harm
+  X=$(container "$P" one labelled 'sleep 1000' '{"security_context": {"selinux_options": {"user": "system_u", "role": "system_r", "type": "unconfined_t", "level": "s0:c1,c2"}}}')
+  crictl start "$X" >/dev/null; is "a container that asks for a label runs" "$(state "$X")" CONTAINER_RUNNING
+  skip "SELinux: labels of processes and volumes" "crisp does not set them yet; Debian's policy has no container_t either"
+  ;;
 esac
 
 # ---- the daemon dies
