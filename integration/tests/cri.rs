@@ -13,6 +13,8 @@ mod images;
 mod lists;
 #[path = "cri/metrics.rs"]
 mod metrics;
+#[path = "cri/modes.rs"]
+mod modes;
 #[path = "cri/namespaces.rs"]
 mod namespaces;
 #[path = "cri/place.rs"]

@@ -10,14 +10,14 @@
 
 use std::{
     io,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use anyhow::Context as _;
-use crisp_host::{cgroup::CgroupFs, mountpoint, probe::Host, seccomp::SeccompCache};
+use crisp_host::{cgroup::CgroupFs, file, mountpoint, probe::Host, seccomp::SeccompCache};
 use crisp_image::ImageStore;
 use crisp_network::Network;
 use crisp_observe::{
@@ -49,6 +49,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let _lock = only_one(state)?;
     mountpoint::make_private(state).with_context(|| format!("make {} a private mount", state.display()))?;
     make_folder(&config.root, 0o711)?;
+    file::private_folder(&state.join("netns"))?;
     let services = assemble(config.clone()).await?;
     let listener = listen(&config.socket)?;
     tokio::spawn(admin::serve(listen(&admin::socket(state))?, services.images.clone()));
@@ -116,7 +117,7 @@ fn make_folder(path: &Path, mode: u32) -> anyhow::Result<()> {
 fn only_one(state: &Path) -> anyhow::Result<nix::fcntl::Flock<std::fs::File>> {
     use nix::{errno::Errno, fcntl::Flock, fcntl::FlockArg};
     let path = state.join("lock");
-    let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
     let mut file = file.with_context(|| format!("open {}", path.display()))?;
     let deadline = std::time::Instant::now() + LAST_BREATH;
     loop {

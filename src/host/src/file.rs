@@ -36,6 +36,13 @@ pub fn replace_atomically_with_mode(path: &Path, bytes: &[u8], mode: u32) -> io:
     sync_folder(folder)
 }
 
+/// Makes a folder, with those above it, that nobody but its owner can enter: also one that was there already. Programs of images
+/// and containers lie below some, set-user-id ones among them, which no user of the host may reach.
+pub fn private_folder(path: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))
+}
+
 /// Makes the names in a folder durable.
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
