@@ -60,6 +60,11 @@ pub enum Request {
         /// Its name.
         image: String,
     },
+    /// Say how far the pull of an image is: a line, or nothing if it is not being pulled.
+    Progress {
+        /// Its name.
+        image: String,
+    },
 }
 
 /// The socket's path.
@@ -98,7 +103,11 @@ async fn answer(stream: tokio::net::UnixStream, store: ImageStore) -> io::Result
     stream.set_write_timeout(Some(SILENCE))?;
     let (input, output) = (stream.try_clone()?, stream.try_clone()?);
     let (request, rest) = blocking(move || read_request(input)).await?;
-    tracing::info!(?request, "admin request");
+    match request {
+        // Asked several times a second.
+        Request::Progress { .. } => tracing::debug!(?request, "admin request"),
+        _ => tracing::info!(?request, "admin request"),
+    }
     let result = work::perform(&store, request, FrameReader::new(rest), FrameWriter::new(output)).await;
     let result = result.map_err(|error| format!("{error:#}"));
     blocking(move || {

@@ -5,7 +5,7 @@ use std::{
     io::{Read, Write},
 };
 
-use crisp_image::{HostReport, Image, ImageError, ImageStore, VerifyReport};
+use crisp_image::{HostReport, Image, ImageError, ImageStore, PullProgress, Reference, VerifyReport};
 
 use super::Request;
 
@@ -31,7 +31,41 @@ where
         }
         Request::Verify { repair } => verified(&store.verify(repair).await?),
         Request::Why { image } => explained(&store.why(&image, None).await),
+        Request::Progress { image } => {
+            let name = Reference::parse(&image)?.to_string();
+            let pull = store.progress().into_iter().rfind(|pull| pull.reference == name);
+            Ok(pull.map(|pull| bar(&pull)).unwrap_or_default())
+        }
     }
+}
+
+/// How far a pull is, in one line.
+fn bar(pull: &PullProgress) -> String {
+    const WIDTH: u64 = 30;
+    let (received, size) = pull.bytes();
+    if pull.storing {
+        return "storing".into();
+    }
+    if size == 0 {
+        return "asking the registry".into();
+    }
+    let full = usize::try_from(received.min(size) * WIDTH / size).unwrap_or(0);
+    let whole = pull.layers.iter().filter(|layer| layer.received == layer.size).count();
+    let megabytes = |bytes: u64| bytes as f64 / 1e6;
+    let mut hosts: Vec<&str> =
+        pull.layers.iter().map(|layer| layer.host.as_str()).filter(|host| !host.is_empty()).collect();
+    hosts.sort_unstable();
+    hosts.dedup();
+    format!(
+        "[{:<width$}] {:.1} of {:.1} MB, {:.1} MB/s, {whole} of {} layers, {}",
+        "=".repeat(full),
+        megabytes(received),
+        megabytes(size),
+        megabytes(received) / pull.elapsed.as_secs_f64().max(0.001),
+        pull.layers.len(),
+        hosts.join(" "),
+        width = WIDTH as usize,
+    )
 }
 
 fn imported(image: &Image) -> String {
@@ -83,9 +117,35 @@ fn explained(hosts: &Result<Vec<HostReport>, ImageError>) -> anyhow::Result<Stri
 
 #[cfg(test)]
 mod tests {
-    use crisp_image::Damage;
+    use std::time::Duration;
+
+    use crisp_image::{Damage, LayerProgress};
 
     use super::*;
+
+    #[test]
+    fn a_bar_says_how_far_a_pull_is() {
+        let layer = |received, size, host: &str| LayerProgress {
+            blob: String::new(),
+            received,
+            size,
+            host: host.into(),
+        };
+        let mut pull = PullProgress {
+            reference: "a/b".into(),
+            elapsed: Duration::from_secs(2),
+            layers: Vec::new(),
+            storing: false,
+        };
+        assert_eq!(bar(&pull), "asking the registry");
+        pull.layers =
+            vec![layer(1_000_000, 1_000_000, "q.io"), layer(500_000, 2_000_000, "q.io"), layer(0, 0, "")];
+        let expected =
+            format!("[{}{}] 1.5 of 3.0 MB, 0.8 MB/s, 2 of 3 layers, q.io", "=".repeat(15), " ".repeat(15));
+        assert_eq!(bar(&pull), expected);
+        pull.storing = true;
+        assert_eq!(bar(&pull), "storing");
+    }
 
     #[test]
     fn damage_that_stays_is_an_error() {

@@ -2,8 +2,9 @@
 
 use std::{
     fs::File,
-    io::{self, Read, Write},
+    io::{self, BufRead, IsTerminal as _, Read, Write},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -18,6 +19,12 @@ use crate::{
     config::Config,
 };
 
+/// Quick enough to look alive.
+const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+
+/// To the start of the line, and nothing on it (ECMA-48 `EL`).
+const CLEAR_LINE: &[u8] = b"\r\x1b[2K";
+
 /// What to do with images.
 #[derive(Debug, Subcommand)]
 pub enum ImageCommand {
@@ -25,6 +32,9 @@ pub enum ImageCommand {
     Pull {
         /// The image: name, name:tag or name@digest
         image: String,
+        /// Credentials for the registry; without a password, it is read from standard input, where `ps` does not show it
+        #[arg(long, value_name = "USER[:PASSWORD]")]
+        creds: Option<String>,
     },
     /// List images
     Ls,
@@ -67,7 +77,10 @@ pub enum ImageCommand {
 /// Does it.
 pub async fn run(command: ImageCommand, config: Config) -> anyhow::Result<()> {
     match command {
-        ImageCommand::Pull { image } => pull(connect(&config).await?, image).await,
+        ImageCommand::Pull { image, creds } => {
+            let auth = creds.map(|creds| login(&creds, &mut io::stdin().lock())).transpose()?;
+            pull(connect(&config).await?, image, auth, &config.state).await
+        }
         ImageCommand::Ls => list(connect(&config).await?).await,
         ImageCommand::Rm { image } => remove(connect(&config).await?, image).await,
         ImageCommand::Import { archive, name } => {
@@ -160,10 +173,52 @@ fn failed(status: tonic::Status) -> anyhow::Error {
     anyhow::anyhow!("{}", status.message())
 }
 
-async fn pull(mut client: ImageServiceClient<Channel>, image: String) -> anyhow::Result<()> {
-    let request = v1::PullImageRequest { image: spec(image), ..Default::default() };
-    let answer = client.pull_image(request).await.map_err(failed)?;
-    print::text(&format!("{}\n", answer.into_inner().image_ref))
+/// What the line says, its password or the first line of `input` if it has none.
+fn login(creds: &str, input: &mut dyn BufRead) -> anyhow::Result<v1::AuthConfig> {
+    let (username, password) = match creds.split_once(':') {
+        Some((username, password)) => (username, password.to_owned()),
+        None => {
+            let mut line = String::new();
+            input.read_line(&mut line).context("read the password from standard input")?;
+            (creds, line.trim_end_matches(['\r', '\n']).to_owned())
+        }
+    };
+    anyhow::ensure!(!username.is_empty() && !password.is_empty(), "credentials are USER:PASSWORD");
+    Ok(v1::AuthConfig { username: username.to_owned(), password, ..Default::default() })
+}
+
+async fn pull(
+    mut client: ImageServiceClient<Channel>,
+    image: String,
+    auth: Option<v1::AuthConfig>,
+    state: &Path,
+) -> anyhow::Result<()> {
+    let request = v1::PullImageRequest { image: spec(image.clone()), auth, ..Default::default() };
+    let mut pulling = std::pin::pin!(client.pull_image(request));
+    let answer = if io::stderr().is_terminal() {
+        loop {
+            match tokio::time::timeout(PROGRESS_EVERY, &mut pulling).await {
+                Ok(answer) => break answer,
+                Err(_) => show_progress(state, &image).await,
+            }
+        }
+    } else {
+        pulling.await
+    };
+    if io::stderr().is_terminal() {
+        let _ = io::stderr().write_all(CLEAR_LINE);
+    }
+    print::text(&format!("{}\n", answer.map_err(failed)?.into_inner().image_ref))
+}
+
+/// One line that is written over and over. That it cannot be known is no reason to fail.
+async fn show_progress(state: &Path, image: &str) {
+    let (state, request) = (state.to_owned(), Request::Progress { image: image.to_owned() });
+    let asked =
+        tokio::task::spawn_blocking(move || admin::ask(&state, &request, None, &mut io::sink())).await;
+    if let Ok(Ok(Some(Ok(line)))) = asked {
+        let _ = io::stderr().write_all(&[CLEAR_LINE, line.as_bytes()].concat());
+    }
 }
 
 async fn remove(mut client: ImageServiceClient<Channel>, image: String) -> anyhow::Result<()> {
@@ -197,6 +252,21 @@ fn table(images: Vec<v1::Image>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn credentials_come_from_the_line_or_from_standard_input() {
+        for (creds, input, expected) in [
+            ("user:pass:word", "unread", Some(("user", "pass:word"))),
+            ("user", "secret\r\nmore", Some(("user", "secret"))),
+            ("user", "", None),
+            ("user:", "unread", None),
+            (":word", "unread", None),
+        ] {
+            let found = login(creds, &mut input.as_bytes()).ok().map(|auth| (auth.username, auth.password));
+            let expected = expected.map(|(user, word)| (user.to_owned(), word.to_owned()));
+            assert_eq!(found, expected, "{creds}");
+        }
+    }
 
     #[test]
     fn the_list_has_a_line_for_each_name() {
