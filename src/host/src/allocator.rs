@@ -27,7 +27,7 @@ pub fn give_back() {
     }
 }
 
-/// The allocator of a process with one thread that forks workers (`crisp-monitor`): the system's, until [`never_free`] is called.
+/// The allocator of a process with one thread that forks workers (`crisp-monitor`): the system's, until [`Workers::never_free`] is called.
 /// From then on memory is only taken: a worker lives for milliseconds, and giving memory back costs it more (a system
 /// call and a page fault each time, and copies of the pages it shares with its parent) than it has to gain.
 #[derive(Debug)]
