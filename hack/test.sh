@@ -58,7 +58,7 @@ group_cluster() { "$HACK/suite.sh" cluster; }
 group_critest() { "$HACK/critest.sh"; }
 # other kinds of hosts, booted for it
 group_vm() { "$HACK/vm-test.sh"; }
-group_vm-full() { "$HACK/vm-test.sh" cgroupfs systemd apparmor critest; }
+group_vm-full() { "$HACK/vm-test.sh" cgroupfs systemd apparmor selinux critest critest-systemd; }
 
 SOURCE_GROUPS="fmt clippy doc arrows shell deny unit images network fuzz"
 groups() {
@@ -69,7 +69,7 @@ groups() {
 }
 # Run only when they are named. kubelets builds two more kubelets from source when the cache is cold: some ten minutes on two
 # processors, for a run of one minute; cross builds everything for another machine, some eight minutes when cold; vm-full is vm
-# and the whole of critest on cgroup v2.
+# and a host with SELinux, and the whole of critest with both cgroup drivers: twenty minutes.
 MORE_GROUPS="kubelets cross vm-full"
 
 if [ "${1:-}" = --list ]; then
