@@ -40,5 +40,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
             println!("{} {} bytes in {:.3} s", image.id, image.size, start.elapsed().as_secs_f64());
         }
     }
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default().trim();
+    println!("peak memory: {peak}");
     Ok(())
 }

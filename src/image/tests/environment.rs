@@ -303,3 +303,35 @@ fn a_helper_for_credentials() {
         assert!(String::from_utf8_lossy(&failed.stderr).contains(says), "{failed:?}");
     }
 }
+
+/// Where ids are not the host's, devices cannot be made; containers get theirs from the runtime anyway.
+#[test]
+fn devices_in_a_user_namespace() {
+    let root = tempfile::tempdir().expect("folder");
+    let tree = root.path().join("tree");
+    write(&tree.join("dev/file"), "content");
+    support::run(Command::new("mknod").arg(tree.join("dev/null")).args(["c", "1", "3"]));
+    support::run(Command::new("mkfifo").arg(tree.join("dev/pipe")));
+    let packed =
+        Command::new("tar").arg("-C").arg(&tree).args(["-cf", "-", "."]).output().expect("tar").stdout;
+    let registry = Fake::start();
+    registry.add("image", &[(packed.clone(), packed)]);
+    let name = format!("{}/image", registry.address());
+    for (case, program, expected) in [
+        ("host", &[][..], &["file", "null", "pipe"][..]),
+        ("mapped", &["unshare", "--user", "--map-root-user"][..], &["file", "pipe"][..]),
+    ] {
+        let folder = root.path().join(case);
+        let puller = example();
+        let whole = [program, &[puller.to_str().expect("path")]].concat();
+        support::run(Command::new(whole[0]).args(&whole[1..]).arg(&folder).arg(&name));
+        let layer = std::fs::read_dir(folder.join("images/layers")).expect("layers").next();
+        let devices = layer.expect("a layer").expect("entry").path().join("fs/dev");
+        let mut found: Vec<_> = std::fs::read_dir(devices)
+            .expect("files")
+            .map(|entry| entry.expect("entry").file_name())
+            .collect();
+        found.sort();
+        assert_eq!(found, expected, "{case}");
+    }
+}
