@@ -216,7 +216,11 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cores.min(THREADS))
         .thread_keep_alive(IDLE)
-        .on_thread_stop(crisp_host::allocator::give_back)
+        .on_thread_stop(|| {
+            crisp_host::allocator::give_back();
+            // Only memory is at stake.
+            let _ = crisp_host::program::let_go();
+        })
         .enable_all()
         .build()
 }

@@ -13,6 +13,7 @@ pub mod namespace;
 pub mod placement;
 pub mod probe;
 pub mod process;
+pub mod program;
 #[cfg(feature = "seccomp-compile")]
 pub mod seccomp;
 pub mod seccomp_load;
