@@ -40,6 +40,9 @@ pub struct Workers {
 /// Bytes that are taken from the kernel at once, with their pages.
 const PIECE: usize = 128 << 10;
 
+/// What every `malloc` gives, whatever is asked for. Libraries count on it: buffers of bytes are used for the kernel's structures.
+const LEAST_ALIGNMENT: usize = 16;
+
 impl Workers {
     /// For a `#[global_allocator]`.
     pub const fn new() -> Self {
@@ -56,13 +59,14 @@ impl Workers {
     }
 
     fn take(&self, layout: Layout) -> *mut u8 {
+        let align = layout.align().max(LEAST_ALIGNMENT);
         let fits = |from: usize| {
-            let start = from.checked_next_multiple_of(layout.align())?;
+            let start = from.checked_next_multiple_of(align)?;
             Some((start, start.checked_add(layout.size())?))
         };
         let found = fits(self.next.load(Relaxed)).filter(|(_, end)| *end <= self.end.load(Relaxed));
         let (start, end) = match found.or_else(|| {
-            let size = layout.size().checked_add(layout.align())?.max(PIECE);
+            let size = layout.size().checked_add(align)?.max(PIECE);
             // SAFETY: a new mapping, which nobody else knows.
             let piece = unsafe {
                 let access = libc::PROT_READ | libc::PROT_WRITE;
@@ -150,7 +154,7 @@ mod tests {
             let mut taken: Vec<(usize, usize)> = Vec::new();
             for (size, align) in [(1, 1), (24, 8), (4096, 4096), (PIECE * 2, 16), (3, 1), (64, 64)] {
                 let pointer = workers.alloc_zeroed(layout(size, align));
-                assert!(!pointer.is_null() && pointer.addr().is_multiple_of(align), "{size} {align}");
+                assert!(!pointer.is_null() && pointer.addr().is_multiple_of(align.max(16)), "{size} {align}");
                 assert!((0..size).all(|i| *pointer.add(i) == 0));
                 pointer.write_bytes(0xa5, size);
                 let (from, to) = (pointer.addr(), pointer.addr() + size);

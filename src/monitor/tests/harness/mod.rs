@@ -243,7 +243,14 @@ impl Pod {
             "linux": {
                 "cgroupsPath": cgroup,
                 "rootfsPropagation": "private",
-                "resources": {"devices": [{"allow": false, "access": "rwm"}]},
+                // As in crisp's specs: nodes may be made, and few be used, terminals among them.
+                "resources": {"devices": [
+                    {"allow": false, "access": "rwm"},
+                    {"allow": true, "type": "c", "access": "m"},
+                    {"allow": true, "type": "c", "major": 1, "access": "rw"},
+                    {"allow": true, "type": "c", "major": 5, "access": "rw"},
+                    {"allow": true, "type": "c", "major": 136, "access": "rw"},
+                ]},
                 "namespaces": namespaces,
             }
         })
