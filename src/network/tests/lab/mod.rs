@@ -32,6 +32,8 @@ pub fn machine<F: AsyncFnOnce() + Send + 'static>(test: F) {
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
         mount(Some("tmpfs"), ROOT, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
         sh("ip link set lo up");
+        // A new namespace takes this over from the host, which may forward for reasons of its own.
+        sh("sysctl -qw net.ipv4.ip_forward=0");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async move { test().await });
     };
