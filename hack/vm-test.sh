@@ -3,7 +3,7 @@
 #   cgroupfs   cgroup v2 alone, crisp makes the cgroups; user namespaces
 #   systemd    systemd makes the cgroups, and runs crisp as its packaged unit
 #   apparmor   cgroupfs, and AppArmor; then critest's specs of it
-#   selinux    cgroupfs, and SELinux with Debian's policy, permissive; run only if it is named
+#   selinux    cgroupfs, and SELinux with Debian's policy and types for containers, permissive; run only if it is named
 #   critest    cgroupfs, and AppArmor; the whole of critest. Takes minutes, so it is run only if it is named
 #   critest-systemd   the same with the systemd driver, without AppArmor
 # Prints `ok NAME`, `not ok NAME # why`, `skip NAME # reason`; needs crisp and a static crisp-monitor in $OUT.

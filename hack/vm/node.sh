@@ -55,6 +55,8 @@ cni_bin_dirs = ["/usr/lib/cni"]
 address = "127.0.0.1"
 [cgroup]
 driver = "$DRIVER"
+[security]
+selinux = true
 [log]
 level = "info"
 T

@@ -59,6 +59,8 @@ pub struct Config {
     pub cgroup: CgroupSettings,
     /// Runtime handlers.
     pub runtime: RuntimeSettings,
+    /// Security modules.
+    pub security: SecuritySettings,
     /// crisp's own metrics.
     pub metrics: MetricsSettings,
     /// Logs of the daemon.
@@ -183,6 +185,14 @@ pub struct Handler {
     pub allow_privileged: bool,
     /// Pods with namespaces of the host are allowed.
     pub allow_host_namespaces: bool,
+}
+
+/// `[security]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecuritySettings {
+    /// Processes and files of containers get SELinux labels, where the host has SELinux.
+    pub selinux: bool,
 }
 
 /// `[metrics]`

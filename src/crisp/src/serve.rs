@@ -168,11 +168,13 @@ async fn assemble(config: Arc<Config>) -> anyhow::Result<Services> {
     // A boot begins the events anew.
     let events = EventBus::open(&config.state.join("events")).context("open the event log")?;
     let host = probing.await.context("look at the host")?;
+    let selinux = facts::selinux(&host, config.security.selinux);
     let context = Context {
         config: pods_config(&config, &host)?,
         images: images.clone(),
         network: network.clone(),
-        host: facts::spec_facts(&host, &cgroups),
+        host: facts::spec_facts(&host, &cgroups, selinux.is_some()),
+        selinux,
         seccomp: SeccompCache::default(),
         events,
         metrics: Arc::default(),

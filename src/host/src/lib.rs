@@ -17,6 +17,7 @@ pub mod program;
 #[cfg(feature = "seccomp-compile")]
 pub mod seccomp;
 pub mod seccomp_load;
+pub mod selinux;
 pub mod socket;
 pub mod terminal;
 pub mod xattr;

@@ -21,6 +21,7 @@ use crate::{
     PodError,
     record::{ContainerRecord, SandboxRecord},
     registry::Registry,
+    selinux::Selinux,
 };
 
 /// How long systemd may take to answer.
@@ -58,6 +59,8 @@ pub struct Context {
     pub cgroups: CgroupFs,
     /// What this host has, for specs.
     pub host: HostFacts,
+    /// SELinux; `None`: off.
+    pub selinux: Option<Selinux>,
     /// Compiled seccomp programs.
     pub seccomp: SeccompCache,
     /// Container events.

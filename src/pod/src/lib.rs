@@ -28,6 +28,7 @@ pub mod record;
 pub mod recover;
 pub mod registry;
 pub mod sandbox;
+pub mod selinux;
 pub mod stage;
 pub mod verbs;
 pub mod view;

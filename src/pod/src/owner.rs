@@ -173,6 +173,7 @@ impl Owner {
             attached: false,
             ended: false,
             stopped: false,
+            selinux: None,
         };
         Self::build(context, Adopted { record, containers: BTreeMap::new(), monitor: None })
     }

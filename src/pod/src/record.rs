@@ -7,6 +7,7 @@ use crisp_model::{
     process::Process, time::Timestamp,
 };
 use crisp_monitor::protocol::Infra;
+use crisp_spec::selinux::Labels;
 use serde::{Deserialize, Serialize};
 
 /// A pod sandbox on disk.
@@ -35,6 +36,9 @@ pub struct SandboxRecord {
     /// StopPodSandbox is complete: nothing of the pod is left on the host.
     #[serde(default)]
     pub stopped: bool,
+    /// Its labels; `None`: SELinux was off when it was made.
+    #[serde(default)]
+    pub selinux: Option<Labels>,
 }
 
 impl crisp_store::Record for SandboxRecord {

@@ -69,6 +69,9 @@ pub async fn recover(pods: &Pods, records: Records) {
     }
     let mut tasks = JoinSet::new();
     for sandbox in records.sandboxes {
+        if let Some(selinux) = &context.selinux {
+            selinux.hold(&sandbox);
+        }
         let containers = by_pod.remove(&sandbox.id).unwrap_or_default();
         tasks.spawn(adopt(context.clone(), sandbox, containers));
     }
@@ -221,6 +224,8 @@ async fn unfinished(context: &Arc<Context>, record: &SandboxRecord, monitor: Opt
     }
     if let Err(error) = context.sandboxes.remove(record.id.as_str()) {
         tracing::error!(sandbox = %record.id, %error, "its record stays until the next start");
+    } else if let Some(selinux) = &context.selinux {
+        selinux.release(record);
     }
 }
 

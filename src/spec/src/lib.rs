@@ -32,6 +32,7 @@ mod namespaces;
 mod plan;
 mod resources;
 pub mod seccomp;
+pub mod selinux;
 mod signal;
 mod user;
 

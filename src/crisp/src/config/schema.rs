@@ -189,6 +189,13 @@ pub const KEYS: &[Key] = &[
         "Whether pods of this handler may use the host's network, pid or IPC namespace.",
     ),
     key(
+        "security.selinux",
+        Bool,
+        "false",
+        "Whether processes and files of containers get SELinux labels. It needs a policy with container types (container-selinux);\n\
+         without SELinux on the host it has no effect.",
+    ),
+    key(
         "metrics.address",
         Listen,
         r#""""#,

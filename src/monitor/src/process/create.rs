@@ -100,16 +100,17 @@ fn make(
         _ => None,
     };
     let aside = config.set_dev_aside();
+    let label = config.take_mount_label();
     // Root of the user namespace may not follow the links of the infra container's process, so they are followed now.
     let _namespaces = config.open_namespaces()?;
 
     unshare(CloneFlags::CLONE_NEWNS).map_err(failed("make a mount namespace"))?;
     rootfs::isolate(&wanted.rootfs.mountpoint);
     let mapped = userns.as_ref().map(AsFd::as_fd);
-    rootfs::mount_rootfs(&wanted.rootfs, mapped)?;
+    rootfs::mount_rootfs(&wanted.rootfs, mapped, label.as_deref())?;
     for volume in &wanted.image_volumes {
         rootfs::isolate(&volume.mountpoint);
-        rootfs::mount_image(&volume.lower, &volume.mountpoint, mapped)?;
+        rootfs::mount_image(&volume.lower, &volume.mountpoint, mapped, label.as_deref())?;
     }
     for volume in &wanted.idmapped {
         rootfs::isolate(&volume.staging);

@@ -40,8 +40,13 @@ pub(super) fn isolate(path: &Path) {
     }
 }
 
-/// Mounts a container's root file system; its layers are seen through `userns`, if there is one.
-pub(super) fn mount_rootfs(rootfs: &Rootfs, userns: Option<BorrowedFd<'_>>) -> Result<(), Failure> {
+/// Mounts a container's root file system; its layers are seen through `userns`, if there is one, and its files have the SELinux label
+/// `label`, if there is one, whatever those of the layers are.
+pub(super) fn mount_rootfs(
+    rootfs: &Rootfs,
+    userns: Option<BorrowedFd<'_>>,
+    label: Option<&str>,
+) -> Result<(), Failure> {
     let missing = |path: &Path| invalid(path.display().to_string(), "no such folder");
     for path in rootfs.lower.iter().chain([&rootfs.upper, &rootfs.work]) {
         if !path.is_dir() {
@@ -51,17 +56,18 @@ pub(super) fn mount_rootfs(rootfs: &Rootfs, userns: Option<BorrowedFd<'_>>) -> R
     let operation = format!("mount the root file system at {}", rootfs.mountpoint.display());
     fs::create_dir_all(&rootfs.mountpoint).map_err(host(operation.clone()))?;
     let mounted = match userns {
-        None => overlay(&rootfs.lower, Some((&rootfs.upper, &rootfs.work)), &rootfs.mountpoint),
-        Some(userns) => idmapped_overlay(rootfs, userns),
+        None => overlay(&rootfs.lower, Some((&rootfs.upper, &rootfs.work)), &rootfs.mountpoint, label),
+        Some(userns) => idmapped_overlay(rootfs, userns, label),
     };
     mounted.map_err(host(operation))
 }
 
-/// Mounts layers of an image, read-only.
+/// Mounts layers of an image, read-only. The only layer of an image keeps the SELinux labels that it has.
 pub(super) fn mount_image(
     lower: &[PathBuf],
     mountpoint: &Path,
     userns: Option<BorrowedFd<'_>>,
+    label: Option<&str>,
 ) -> Result<(), Failure> {
     let operation = format!("mount an image at {}", mountpoint.display());
     let run = || -> io::Result<()> {
@@ -78,7 +84,7 @@ pub(super) fn mount_image(
                 by_fd::set_attributes(tree.as_fd(), libc::MOUNT_ATTR_RDONLY, None, false)?;
                 by_fd::attach(tree.as_fd(), mountpoint)
             }
-            several => overlay(several, None, mountpoint),
+            several => overlay(several, None, mountpoint, label),
         }
     };
     run().map_err(host(operation))
@@ -135,7 +141,7 @@ fn through(fd: &OwnedFd) -> PathBuf {
 
 /// The writable layer and its work folder have to lie in one mount: their common parent is mapped, so that what the
 /// container's root writes is root's on the disk too.
-fn idmapped_overlay(rootfs: &Rootfs, userns: BorrowedFd<'_>) -> io::Result<()> {
+fn idmapped_overlay(rootfs: &Rootfs, userns: BorrowedFd<'_>, label: Option<&str>) -> io::Result<()> {
     let layers = MappedLayers::new(&rootfs.lower, userns, &rootfs.mountpoint)?;
     let (Some(parent), Some(upper), Some(work)) =
         (rootfs.upper.parent(), rootfs.upper.file_name(), rootfs.work.file_name())
@@ -147,7 +153,7 @@ fn idmapped_overlay(rootfs: &Rootfs, userns: BorrowedFd<'_>) -> io::Result<()> {
     }
     let parent = idmap(parent, userns, &rootfs.mountpoint)?;
     let (upper, work) = (through(&parent).join(upper), through(&parent).join(work));
-    as_owner(&parent, || overlay(&layers.folders, Some((&upper, &work)), &rootfs.mountpoint))
+    as_owner(&parent, || overlay(&layers.folders, Some((&upper, &work)), &rootfs.mountpoint, label))
 }
 
 /// Does `work` as the owner of a mapped folder, which is the root of the user namespace, but with all capabilities. overlayfs writes
@@ -172,30 +178,45 @@ fn as_owner<T>(folder: &OwnedFd, work: impl FnOnce() -> io::Result<T>) -> io::Re
 ///
 /// The kernel refuses a volatile mount (EIO) as long as nobody has been told of an earlier write error of the file system: it is told
 /// here, once, and so the mount is tried again. Else one such error would keep containers from starting for ever.
-fn overlay(lower: &[PathBuf], upper: Option<(&Path, &Path)>, target: &Path) -> io::Result<()> {
-    match (try_overlay(lower, upper, target), upper) {
+fn overlay(
+    lower: &[PathBuf],
+    upper: Option<(&Path, &Path)>,
+    target: &Path,
+    label: Option<&str>,
+) -> io::Result<()> {
+    match (try_overlay(lower, upper, target, label), upper) {
         (Err(e), Some((folder, _))) if e.raw_os_error() == Some(libc::EIO) => {
             if let Err(error) = File::open(folder).and_then(sync_filesystem) {
                 eprintln!("the file system of {}: {error}", folder.display());
             }
-            try_overlay(lower, upper, target)
+            try_overlay(lower, upper, target, label)
         }
         (outcome, _) => outcome,
     }
 }
 
-fn try_overlay(lower: &[PathBuf], upper: Option<(&Path, &Path)>, target: &Path) -> io::Result<()> {
+fn try_overlay(
+    lower: &[PathBuf],
+    upper: Option<(&Path, &Path)>,
+    target: &Path,
+    label: Option<&str>,
+) -> io::Result<()> {
     let unknown = |e: &io::Error| matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL));
-    match overlay_by_fd(lower, upper, target) {
-        Err(e) if unknown(&e) => match overlay_by_options(lower, upper, target, ",volatile") {
-            Err(e) if unknown(&e) => overlay_by_options(lower, upper, target, ""),
+    match overlay_by_fd(lower, upper, target, label) {
+        Err(e) if unknown(&e) => match overlay_by_options(lower, upper, target, ",volatile", label) {
+            Err(e) if unknown(&e) => overlay_by_options(lower, upper, target, "", label),
             other => other,
         },
         other => other,
     }
 }
 
-fn overlay_by_fd(lower: &[PathBuf], upper: Option<(&Path, &Path)>, target: &Path) -> io::Result<()> {
+fn overlay_by_fd(
+    lower: &[PathBuf],
+    upper: Option<(&Path, &Path)>,
+    target: &Path,
+    label: Option<&str>,
+) -> io::Result<()> {
     let new = NewFilesystem::open(c"overlay")?;
     let mut short = Shortened::default();
     for layer in lower {
@@ -206,6 +227,9 @@ fn overlay_by_fd(lower: &[PathBuf], upper: Option<(&Path, &Path)>, target: &Path
         new.set(c"workdir", &short.value(work)?)?;
         new.flag(c"volatile")?;
     }
+    if let Some(label) = label {
+        new.set(c"context", &CString::new(label)?)?;
+    }
     let read_only = if upper.is_none() { libc::MOUNT_ATTR_RDONLY } else { 0 };
     by_fd::attach(new.mount(read_only)?.as_fd(), target)
 }
@@ -215,6 +239,7 @@ fn overlay_by_options(
     upper: Option<(&Path, &Path)>,
     target: &Path,
     writable: &str,
+    label: Option<&str>,
 ) -> io::Result<()> {
     // Through descriptors: every name is short and has no character that would have to be escaped.
     let mut short = Shortened::default();
@@ -229,6 +254,10 @@ fn overlay_by_options(
         }
         options += writable;
         flags = MsFlags::empty();
+    }
+    if let Some(label) = label {
+        // Quoted, since a level has commas.
+        options += &format!(",context=\"{label}\"");
     }
     Ok(mount(Some("overlay"), target, Some("overlay"), flags, Some(options.as_str()))?)
 }

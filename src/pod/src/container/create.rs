@@ -15,7 +15,7 @@ use crisp_model::{
     time::Timestamp,
 };
 use crisp_monitor::protocol::{CreateContainer, IdmappedMount, ImageVolume};
-use crisp_spec::{Accounts, CgroupPath, Input, Plan, SandboxFacts};
+use crisp_spec::{Accounts, CgroupPath, Input, Plan, SandboxFacts, selinux::Labels};
 use crisp_store::Durability;
 
 use super::{inputs, monitor};
@@ -25,6 +25,7 @@ use crate::{
     owner::{Effect, Operation, Outcome, Reply},
     record::{ContainerRecord, User},
     sandbox::files,
+    selinux,
 };
 
 /// First processes of the pod's other containers, for `NamespaceMode::Target`.
@@ -81,9 +82,11 @@ async fn bring_up(
         .await??;
 
     let mut record = new_record(op, id, config, &image)?;
-    let facts = Facts { op, id, devices: &devices, accounts: &accounts, volumes: &volumes };
     let mut planned = (*record.config).clone();
     planned.mounts.extend(declared);
+    let labels = labels(op, &planned);
+    let facts =
+        Facts { op, id, devices: &devices, accounts: &accounts, volumes: &volumes, labels: labels.as_ref() };
     let mut plan = facts.plan(&record, &planned, &image, &rootfs.mountpoint, targets)?;
     let wanted = crisp_spec::cdi::requested(&record.config)?;
     if !wanted.is_empty() {
@@ -92,6 +95,15 @@ async fn bring_up(
     }
     if let Some(profile) = plan.process.apparmor_profile.clone() {
         context.blocking(move |_| inputs::check_apparmor(&profile)).await??;
+    }
+    if let Some(labels) = labels {
+        let volumes = selinux::wanted(&planned.mounts);
+        op.stage.enter(format!("labelling {} volumes", volumes.len()));
+        let label = move || {
+            selinux::check(&labels)?;
+            selinux::relabel(&volumes, &labels.mount)
+        };
+        context.blocking(move |_| label()).await??;
     }
     for warning in &plan.warnings {
         tracing::warn!(container = %id, warning, "part of the request has no effect here");
@@ -226,6 +238,12 @@ async fn declared_volumes(
     Ok(mounts)
 }
 
+/// The container's SELinux labels. None, if SELinux is off now, or was when the pod was made.
+fn labels(op: &Operation, config: &ContainerConfig) -> Option<Labels> {
+    let pod = op.sandbox.selinux.as_ref().filter(|_| op.context.selinux.is_some())?;
+    Some(pod.of_container(&op.sandbox.config.security, &config.security))
+}
+
 /// What the plan is made of beside the request.
 struct Facts<'a> {
     op: &'a Operation,
@@ -233,6 +251,7 @@ struct Facts<'a> {
     devices: &'a BTreeMap<PathBuf, crisp_spec::DeviceNode>,
     accounts: &'a Accounts,
     volumes: &'a Volumes,
+    labels: Option<&'a Labels>,
 }
 
 impl Facts<'_> {
@@ -244,6 +263,8 @@ impl Facts<'_> {
         mountpoint: &std::path::Path,
         targets: &Targets,
     ) -> Result<Plan, PodError> {
+        let labels = self.labels;
+        let (process, mount) = (labels.map(|l| l.process.to_string()), labels.map(|l| l.mount.to_string()));
         let context = &self.op.context;
         let sandbox = &self.op.sandbox;
         let dir = context.pod_dir(&sandbox.id);
@@ -274,8 +295,8 @@ impl Facts<'_> {
                 hostname: Some(&hostname),
                 hosts: None,
                 host_name: &host_name,
-                selinux_process: None,
-                selinux_mount: None,
+                selinux_process: process.as_deref(),
+                selinux_mount: mount.as_deref(),
             },
             container: config,
             container_id: self.id,

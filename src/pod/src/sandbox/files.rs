@@ -9,8 +9,9 @@ use std::{
     path::Path,
 };
 
-use crisp_host::mountpoint;
+use crisp_host::{mountpoint, selinux};
 use crisp_model::{SandboxConfig, sandbox::DnsConfig, security::NamespaceMode};
+use crisp_spec::selinux::Label;
 
 use crate::error::PodError;
 
@@ -32,8 +33,8 @@ pub(crate) fn resolv_conf(dns: &DnsConfig) -> String {
     text
 }
 
-/// Makes the pod's folder and everything in it. May be repeated.
-pub(crate) fn make(dir: &Path, config: &SandboxConfig) -> Result<(), PodError> {
+/// Makes the pod's folder and everything in it, with the SELinux label of the pod's files. May be repeated.
+pub(crate) fn make(dir: &Path, config: &SandboxConfig, label: Option<&Label>) -> Result<(), PodError> {
     let failed = |what: &str| {
         let object = format!("make {}", dir.join(what).display());
         move |e: io::Error| PodError::host(object, e)
@@ -46,10 +47,16 @@ pub(crate) fn make(dir: &Path, config: &SandboxConfig) -> Result<(), PodError> {
     };
     write(&dir.join("resolv.conf"), &dns).map_err(failed("resolv.conf"))?;
     write(&dir.join("hostname"), &format!("{}\n", hostname(config))).map_err(failed("hostname"))?;
+    for name in ["resolv.conf", "hostname"] {
+        let labelled = label.map(|label| selinux::label(&dir.join(name), &label.to_string()));
+        labelled.unwrap_or(Ok(())).map_err(failed(name))?;
+    }
     if config.security.namespaces.ipc == NamespaceMode::Pod {
         let shm = dir.join("shm");
         fs::create_dir_all(&shm).map_err(failed("shm"))?;
-        let options = format!("mode=1777,size={SHM_BYTES}");
+        // Quoted, since a level has a comma.
+        let context = label.map(|label| format!(",context=\"{label}\"")).unwrap_or_default();
+        let options = format!("mode=1777,size={SHM_BYTES}{context}");
         mountpoint::tmpfs(&shm, &options)
             .map_err(|e| PodError::host(format!("mount {}", shm.display()), e))?;
     }

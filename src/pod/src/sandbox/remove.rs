@@ -25,7 +25,12 @@ pub(crate) async fn remove(op: Operation, containers: Vec<Arc<ContainerRecord>>)
         failures.extend(op.context.sandboxes.remove(op.sandbox.id.as_str()).map_err(Into::into).err());
     }
     match stop::merge("remove the sandbox", failures) {
-        None => (Some(Effect::SandboxRemoved), Ok(Reply::Done)),
+        None => {
+            if let Some(selinux) = &op.context.selinux {
+                selinux.release(&op.sandbox);
+            }
+            (Some(Effect::SandboxRemoved), Ok(Reply::Done))
+        }
         Some(error) => (None, Err(error)),
     }
 }

@@ -46,6 +46,12 @@ pub(crate) fn infra_cgroup(context: &Context, id: &crisp_model::SandboxId, paren
 pub(crate) async fn run(op: Operation) -> Outcome {
     let mut record = (*op.sandbox).clone();
     record.attached = has_network(&record);
+    if let Some(selinux) = &op.context.selinux {
+        match selinux.take(&record.config.security) {
+            Ok(labels) => record.selinux = Some(labels),
+            Err(error) => return (None, Err(error)),
+        }
+    }
     let mut monitor = None;
     match bring_up(&op, &mut record, &mut monitor).await {
         Ok(events) => {
@@ -61,6 +67,9 @@ pub(crate) async fn run(op: Operation) -> Outcome {
             }
             if let Err(failure) = op.context.sandboxes.remove(record.id.as_str()) {
                 tracing::error!(sandbox = %record.id, %failure, "undoing RunPodSandbox");
+            }
+            if let Some(selinux) = &op.context.selinux {
+                selinux.release(&record);
             }
             (None, Err(error))
         }
@@ -89,7 +98,8 @@ async fn bring_up(
     let prepared = context.blocking(move |c| {
         c.sandboxes.put(intent.id.as_str(), &intent, Durability::Power)?;
         tell_stored.send_replace(true);
-        files::make(&c.pod_dir(&intent.id), &intent.config)
+        intent.selinux.as_ref().map_or(Ok(()), crate::selinux::check)?;
+        files::make(&c.pod_dir(&intent.id), &intent.config, intent.selinux.as_ref().map(|l| &l.mount))
     });
     let at = netns.clone();
     let network = async {

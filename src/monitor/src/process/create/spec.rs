@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::process::{Failure, host, invalid};
 
@@ -66,6 +66,24 @@ impl Spec {
         super::dev::set_aside(&mut self.0)
     }
 
+    /// The SELinux label of the container's files, from here on that of its own tmpfs and devpts. libcontainer would ask for it with
+    /// every mount; the message queues and cgroups are the kernel's one of their kind in the pod, and it refuses a second label.
+    pub(super) fn take_mount_label(&mut self) -> Option<String> {
+        let Value::String(label) = self.0.pointer_mut("/linux")?.as_object_mut()?.remove("mountLabel")?
+        else {
+            return None;
+        };
+        let mounts = self.0.pointer_mut("/mounts").and_then(Value::as_array_mut);
+        for mount in mounts.into_iter().flatten().filter_map(Value::as_object_mut) {
+            if matches!(mount.get("type").and_then(Value::as_str), Some("tmpfs" | "devpts"))
+                && let Some(options) = mount.entry("options").or_insert_with(|| json!([])).as_array_mut()
+            {
+                options.push(json!(format!("context={label}")));
+            }
+        }
+        Some(label)
+    }
+
     /// See [`super::cgroups`].
     pub(super) fn stage_cgroups(&mut self, own: &[PathBuf], staging: &Path) -> Result<(), Failure> {
         super::cgroups::stage(&mut self.0, own, staging)
@@ -108,8 +126,6 @@ impl Spec {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -125,6 +141,20 @@ mod tests {
             panic!("it was taken");
         };
         assert!(object.contains("/no/such"));
+    }
+
+    #[test]
+    fn the_label_of_files_goes_to_the_container_s_own_mounts() {
+        let mounts = json!([{"type": "tmpfs", "options": ["ro"]}, {"type": "devpts"}, {"type": "mqueue"}, {"type": "bind"}]);
+        let mut spec =
+            Spec::new(json!({"linux": {"mountLabel": "a:b:c:s0:c1,c2"}, "mounts": mounts})).unwrap();
+        assert_eq!(spec.take_mount_label().as_deref(), Some("a:b:c:s0:c1,c2"));
+        let context = "context=a:b:c:s0:c1,c2";
+        let expected = json!({"linux": {}, "mounts": [{"type": "tmpfs", "options": ["ro", context]},
+            {"type": "devpts", "options": [context]}, {"type": "mqueue"}, {"type": "bind"}]});
+        assert_eq!(spec.0, expected);
+        assert_eq!(spec.take_mount_label(), None);
+        assert_eq!(spec.0, expected);
     }
 
     #[test]
