@@ -124,6 +124,7 @@ fn become_infra(wanted: &StartInfra, program: &OwnedFd) -> Result<(), Failure> {
     drop_privileges().map_err(host("drop the infra container's privileges"))?;
     proc::reset_signals();
     proc::reap_automatically();
+    pause::settle_addresses();
     let error = proc::execute_file(program.as_fd(), &[c"crisp-infra"], &[]);
     Err(host("execute the infra container's program")(error))
 }
