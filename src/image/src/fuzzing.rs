@@ -1,12 +1,12 @@
-//! Entries for the fuzz targets in `fuzz/`; there only when fuzzing.
+//! Entries for the fuzz targets in `fuzz/` and the benchmarks in `benches/`; there only for them.
 
-use std::{fs::File, path::Path};
+use std::{fs::File, io::Cursor, path::Path};
 
 use crate::{
     manifest::{Config, Document},
     reference::Reference,
     registry,
-    unpack::{Limits, recipe::Recipe, unpack},
+    unpack::{Expected, Limits, StreamLimits, recipe::Recipe, unpack, unpack_layer},
 };
 
 /// Unpacks an archive, and looks for anything made beside its folder.
@@ -51,4 +51,12 @@ pub fn challenge(data: &[u8]) {
     if let Ok(text) = std::str::from_utf8(data) {
         let _ = registry::challenge::parse(text);
     }
+}
+
+/// Unpacks a layer into `folder`, which it makes, as a pull does; `diff_id` is the digest of the uncompressed archive.
+pub fn layer(data: &[u8], diff_id: &str, folder: &Path) {
+    std::fs::create_dir(folder).expect("a folder that is not there yet");
+    let diff_id = diff_id.parse().expect("a digest");
+    let limits = StreamLimits { bytes: u64::MAX, entries: u64::MAX };
+    unpack_layer(Cursor::new(data), folder, &Expected { blob: None, diff_id }, limits).expect("a good layer");
 }

@@ -22,7 +22,7 @@
 mod config;
 mod digest;
 mod error;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, feature = "fuzzing"))]
 pub mod fuzzing;
 mod image;
 mod index;

@@ -1,11 +1,11 @@
-//! Many pods at rest: memory, list latency, idle processor time.
+//! Many pods at rest: memory, list latency, idle processor time, and what one more pod takes beside them.
 
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::Args;
 
-use super::{ms, remove_many, start_many};
+use super::{ms, pod, remove_many, start_many};
 use crate::{
     Setup,
     cri::{Cri, v1::*},
@@ -23,6 +23,9 @@ pub struct Options {
     /// Calls of each list
     #[arg(long, default_value_t = 30)]
     lists: usize,
+    /// Further pods, started and removed one after the other
+    #[arg(long, default_value_t = 10)]
+    more: usize,
     /// Seconds of polling, as the kubelet does, while processor time is measured
     #[arg(long, default_value_t = 30)]
     idle: u64,
@@ -81,6 +84,12 @@ pub async fn run(setup: Setup, o: Options) -> Result<Report> {
         lists(&mut cri, &mut series).await?;
     }
     report.latencies("lists", &series);
+
+    let mut series = Series::default();
+    for n in 0..o.more {
+        series.merge(pod::life(&mut cri, &pods, o.count + n).await?);
+    }
+    report.latencies("one more pod", &series);
 
     report.heading("processor time of the runtime's processes");
     for (name, poll) in [("at rest", false), ("polled each second", true)] {

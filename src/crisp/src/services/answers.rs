@@ -8,7 +8,8 @@ use serde_json::json;
 
 use crate::{serve::MAX_MESSAGE, to_wire};
 
-pub(crate) fn pod_sandbox(view: &SandboxView) -> v1::PodSandbox {
+/// An item of ListPodSandbox.
+pub fn pod_sandbox(view: &SandboxView) -> v1::PodSandbox {
     v1::PodSandbox {
         id: view.id.to_string(),
         metadata: Some(to_wire::sandbox::sandbox_metadata(&view.config.metadata)),

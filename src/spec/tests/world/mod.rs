@@ -79,8 +79,8 @@ impl World {
             cgroup: CgroupPath { oci: "/kubepods/pod0b9c/c".into(), folder: "/kubepods/pod0b9c/c".into() },
             devices: BTreeMap::new(),
             image_volumes: BTreeMap::new(),
-            sandbox_id: "5".repeat(64).parse().unwrap(),
-            container_id: "c".repeat(64).parse().unwrap(),
+            sandbox_id: "5".repeat(64).parse().expect("an id"),
+            container_id: "c".repeat(64).parse().expect("an id"),
             host_ipc: false,
         }
     }
