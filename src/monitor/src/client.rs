@@ -78,14 +78,24 @@ impl Monitor {
         dir: &Path,
         sandbox: &SandboxId,
     ) -> Result<(Self, mpsc::Receiver<Event>), MonitorError> {
+        let (monitor, events, _state) = Self::adopt_with_state(dir, sandbox).await?;
+        Ok((monitor, events))
+    }
+
+    /// As [`Monitor::adopt`], with the state that the monitor told when it was asked whose it is. What happens after that is among
+    /// the events.
+    pub async fn adopt_with_state(
+        dir: &Path,
+        sandbox: &SandboxId,
+    ) -> Result<(Self, mpsc::Receiver<Event>, State), MonitorError> {
         let stream = spawn::connect(dir)?;
         let (connection, events) = Connection::new(stream);
         let monitor = Self { connection };
-        let found = monitor.state().await?.sandbox;
-        if found != *sandbox {
-            return Err(unexpected(format!("monitor of {found} in the folder of {sandbox}")));
+        let state = monitor.state().await?;
+        if state.sandbox != *sandbox {
+            return Err(unexpected(format!("monitor of {} in the folder of {sandbox}", state.sandbox)));
         }
-        Ok((monitor, events))
+        Ok((monitor, events, state))
     }
 
     /// Everything the monitor knows.

@@ -14,13 +14,10 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use crisp_model::{ContainerId, SandboxId, SandboxState};
-use crisp_monitor::{
-    client::Monitor,
-    protocol::{Event, State},
-};
+use crisp_monitor::{client::Monitor, protocol::State};
 use crisp_observe::events::EventKind;
 use crisp_store::{Durability, Store};
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::task::JoinSet;
 
 use crate::{
     context::Context,
@@ -134,8 +131,11 @@ async fn adopt(
         None
     } else {
         let dir = context.pod_dir(&record.id);
-        match Monitor::adopt(&dir, &record.id).await {
-            Ok(connection) => alive(&context, &mut record, &mut containers, connection).await,
+        match Monitor::adopt_with_state(&dir, &record.id).await {
+            Ok((monitor, events, state)) => {
+                alive(&context, &mut record, &mut containers, &monitor, &state).await;
+                Some((monitor, events))
+            }
             Err(error) => {
                 tracing::warn!(sandbox = %record.id, %error, "its monitor does not answer");
                 dead(&context, &mut record, &mut containers).await;
@@ -254,24 +254,17 @@ async fn alive(
     context: &Arc<Context>,
     record: &mut SandboxRecord,
     containers: &mut BTreeMap<ContainerId, Arc<ContainerRecord>>,
-    (monitor, events): (Monitor, mpsc::Receiver<Event>),
-) -> Option<(Monitor, mpsc::Receiver<Event>)> {
-    let state = match monitor.state().await {
-        Ok(state) => state,
-        Err(error) => {
-            tracing::warn!(sandbox = %record.id, %error, "its monitor does not answer");
-            dead(context, record, containers).await;
-            return None;
-        }
-    };
+    monitor: &Monitor,
+    state: &State,
+) {
     if state.infra_exit.is_some() {
         record.ended = true;
     }
-    reconcile(containers, &state);
+    reconcile(containers, state);
     let unmade: Vec<ContainerId> =
         containers.values().filter(|c| c.pid.is_none()).map(|c| c.id.clone()).collect();
     for id in unmade {
-        if let Err(error) = undo_container(context, &monitor, containers, &id).await {
+        if let Err(error) = undo_container(context, monitor, containers, &id).await {
             tracing::error!(container = %id, %error, "a container that was being made could not be undone");
         }
     }
@@ -281,7 +274,6 @@ async fn alive(
             tracing::warn!(container = %stray.container, %error, "a container without a record could not be removed");
         }
     }
-    Some((monitor, events))
 }
 
 /// Takes over what the monitor says of the containers that both know.

@@ -61,8 +61,12 @@ struct WriteEnvelope<'a, R> {
 }
 
 #[derive(Deserialize)]
-struct ReadEnvelope<R> {
+struct Header {
     version: u32,
+}
+
+#[derive(Deserialize)]
+struct ReadEnvelope<R> {
     record: R,
 }
 
@@ -119,12 +123,13 @@ impl<R: Record> Store<R> {
 
     fn read(&self, path: &Path) -> Result<R, String> {
         let bytes = std::fs::read(path).map_err(|e| e.to_string())?;
-        let header: ReadEnvelope<serde_json::Value> =
-            serde_json::from_slice(&bytes).map_err(|e| e.to_string())?;
+        // The record of another version is passed over, whatever is in it.
+        let header: Header = serde_json::from_slice(&bytes).map_err(|e| e.to_string())?;
         if header.version != R::VERSION {
             return Err(format!("version {} where {} is understood", header.version, R::VERSION));
         }
-        serde_json::from_value(header.record).map_err(|e| e.to_string())
+        let read: ReadEnvelope<R> = serde_json::from_slice(&bytes).map_err(|e| e.to_string())?;
+        Ok(read.record)
     }
 
     fn set_aside(&self, path: &Path) -> Result<PathBuf, StoreError> {

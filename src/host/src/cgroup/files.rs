@@ -26,6 +26,24 @@ pub(super) fn read_optional(path: &Path) -> Result<Option<String>, CgroupError> 
     }
 }
 
+/// Reads all of a file, of whatever length, into a buffer that is used again; nobody asks for the size that it does not have.
+pub(super) fn read_into(path: &Path, text: &mut String) -> io::Result<()> {
+    text.clear();
+    let mut file = fs::File::open(path)?;
+    let mut chunk = [0; 4096];
+    let mut bytes = std::mem::take(text).into_bytes();
+    loop {
+        match file.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(n) => bytes.extend_from_slice(&chunk[..n]),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    *text = String::from_utf8(bytes).map_err(io::Error::other)?;
+    Ok(())
+}
+
 /// One value of one write, as the kernel wants it. The file is never created.
 pub(super) fn write(path: &Path, value: &str) -> Result<(), CgroupError> {
     let refused = |source: io::Error| CgroupError::Refused {

@@ -36,10 +36,7 @@ impl CgroupFs {
             if frozen {
                 self.thaw(cgroup).or_else(ignore_gone)?;
             }
-            let pidfds = signalled?;
-            if pidfds.is_empty() && self.procs(cgroup)?.is_empty() {
-                return Ok(());
-            }
+            let Some(pidfds) = signalled? else { return Ok(()) };
             if pidfds.is_empty() {
                 // Members that were gone before they could be opened: the kernel is about to drop them.
                 thread::sleep(Duration::from_millis(1));
@@ -57,7 +54,7 @@ impl CgroupFs {
 
     /// Sends a signal to every process in the cgroup and below it, once; returns how many got it.
     pub fn signal_all(&self, cgroup: &str, signal: i32) -> Result<usize, CgroupError> {
-        Ok(self.signal_members(cgroup, signal)?.len())
+        Ok(self.signal_members(cgroup, signal)?.map_or(0, |sent| sent.len()))
     }
 
     /// `cgroup.kill` (Linux 5.14) reaches forks in flight too; `None`: the kernel does not have it.
@@ -78,10 +75,14 @@ impl CgroupFs {
     }
 
     /// Signals the members through pidfds. A pid may be another process's by the time it is signalled, so each is
-    /// opened first and then looked for in the cgroup again: whoever has the pid now is a member.
-    fn signal_members(&self, cgroup: &str, signal: i32) -> Result<Vec<OwnedFd>, CgroupError> {
+    /// opened first and then looked for in the cgroup again: whoever has the pid now is a member. `None`: there are no members.
+    fn signal_members(&self, cgroup: &str, signal: i32) -> Result<Option<Vec<OwnedFd>>, CgroupError> {
         let mut open: BTreeMap<i32, OwnedFd> = BTreeMap::new();
-        for pid in self.procs(cgroup)? {
+        let members = self.procs(cgroup)?;
+        if members.is_empty() {
+            return Ok(None);
+        }
+        for pid in members {
             match pidfd_open(pid) {
                 Ok(fd) => drop(open.insert(pid, fd)),
                 Err(e) if e.raw_os_error() == Some(libc::ESRCH) => {}
@@ -89,7 +90,7 @@ impl CgroupFs {
             }
         }
         if open.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Some(Vec::new()));
         }
         let still = self.procs(cgroup)?;
         let mut sent = Vec::with_capacity(open.len());
@@ -102,7 +103,7 @@ impl CgroupFs {
                 }
             }
         }
-        Ok(sent)
+        Ok(Some(sent))
     }
 
     fn survivors(&self, cgroup: &str, waited: Duration) -> CgroupError {

@@ -130,17 +130,18 @@ impl CgroupFs {
     /// The processes in the cgroup and below it, in any hierarchy, without duplicates; none if it is gone. Processes
     /// outside the caller's pid namespace are not seen.
     pub fn procs(&self, cgroup: &str) -> Result<Vec<i32>, CgroupError> {
-        let mut pids = Vec::new();
+        let (mut pids, mut text) = (Vec::new(), String::new());
         for top in self.paths(cgroup)? {
             for dir in remove::subtree(&top)? {
-                match fs::read_to_string(dir.join("cgroup.procs")) {
-                    Ok(text) => {
+                let file = dir.join("cgroup.procs");
+                match files::read_into(&file, &mut text) {
+                    Ok(()) => {
                         pids.extend(
                             text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0),
                         );
                     }
                     Err(e) if files::is_gone(&e) => {}
-                    Err(source) => return Err(CgroupError::host("read", dir.join("cgroup.procs"), source)),
+                    Err(source) => return Err(CgroupError::host("read", file, source)),
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -14,6 +15,17 @@ use super::{CgroupError, CgroupFs, files};
 const PAUSE: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(20));
 
 impl CgroupFs {
+    /// Removes the cgroup if nothing is in it or below it, at once; whether it is gone. A false may leave it in some hierarchies
+    /// only, as an interrupted [`Self::remove`] does. The kernel refuses to remove what has members, so nobody has to look for them.
+    pub fn remove_empty(&self, cgroup: &str) -> Result<bool, CgroupError> {
+        for dir in self.paths(cgroup)? {
+            if !rmdir(&dir)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Removes the cgroup and all cgroups below it in every hierarchy, trying again for at most `within` while
     /// something keeps them busy. What is gone already is no error. Goes on past an error and returns the first.
     pub fn remove(&self, cgroup: &str, within: Duration) -> Result<(), CgroupError> {
@@ -74,10 +86,15 @@ fn rmdir(dir: &Path) -> Result<bool, CgroupError> {
 
 /// The folder and all folders below it, parents before their children; empty if it is gone.
 pub(super) fn subtree(top: &Path) -> Result<Vec<PathBuf>, CgroupError> {
-    if !top.is_dir() {
+    let Ok(about) = fs::metadata(top) else { return Ok(Vec::new()) };
+    if !about.is_dir() {
         return Ok(Vec::new());
     }
     let mut found = vec![top.to_path_buf()];
+    if about.nlink() == 2 {
+        // The name and `.`; a folder below would add its `..`. Reading the folder means to go through some thirty files.
+        return Ok(found);
+    }
     let mut next = 0;
     while let Some(dir) = found.get(next).cloned() {
         next += 1;

@@ -343,8 +343,16 @@ impl Server {
             let state = if container.removing { "being removed" } else { container.phase.name() };
             return Err(wrong_state(format!("container {id}"), state, "exited, or never started"));
         }
-        container.removing = true;
         let group = container.cgroup.clone();
+        // Mostly nothing is in it any more, and no worker has to be made. What goes wrong here is the worker's to report.
+        if cgroups.remove_empty(&group).unwrap_or_default() {
+            remove::forget(&dir, id.as_str());
+            self.drop_container(id);
+            return DONE;
+        }
+        if let Ok(container) = self.pod.container(id) {
+            container.removing = true;
+        }
         let employed = self.work(Kind::Remove(id.clone()), Some(to), &[], |reporter| {
             remove::container(reporter, &cgroups, &dir, (id.as_str(), &group))
         });

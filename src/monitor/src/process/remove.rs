@@ -38,13 +38,16 @@ pub(super) fn pod(
     groups: &[String],
 ) -> Result<(), Failure> {
     let mut outcome = Ok(());
+    // Those of containers that have ended. An error here is met again below, and reported there.
+    let left: Vec<&String> =
+        groups.iter().filter(|group| !cgroups.remove_empty(group).unwrap_or_default()).collect();
     for step in [
         |cgroups: &CgroupFs, group: &str| {
             cgroups.kill_all(group, KILL).map_err(failed(format!("kill everything in {group}")))
         },
         remove_cgroup,
     ] {
-        for group in groups {
+        for group in &left {
             // Goes on after a failure: as much as can go goes.
             outcome = outcome.and(step(cgroups, group));
         }

@@ -37,8 +37,10 @@ pub(crate) fn end_cgroup(context: &Context, cgroup: &str) -> Result<(), PodError
     if !context.cgroups.exists(cgroup).map_err(failed)? {
         return Ok(());
     }
-    context.cgroups.kill_all(cgroup, KILL).map_err(failed)?;
-    context.cgroups.remove(cgroup, KILL).map_err(failed)?;
+    if !context.cgroups.remove_empty(cgroup).map_err(failed)? {
+        context.cgroups.kill_all(cgroup, KILL).map_err(failed)?;
+        context.cgroups.remove(cgroup, KILL).map_err(failed)?;
+    }
     match cgroup.rsplit('/').next().filter(|unit| context.config.systemd_cgroup && unit.ends_with(".slice")) {
         // Scopes go by themselves, slices do not.
         Some(slice) => context
